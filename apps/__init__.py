@@ -1,0 +1,1 @@
+"""Programs that nobody imports. Optional dependencies are imported on use."""
