@@ -1,0 +1,150 @@
+"""From a face in a picture to a square crop: five points onto a standard template, or the box."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit.images import Image
+
+Points = NDArray[np.float32]
+"""(5, 2) float32, pixels, x then y: left eye (in the picture), right eye, nose tip, mouth's left and right."""
+
+TEMPLATE: Points = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
+)
+"""Where the five points lie in a 112 x 112 crop: the layout of SphereFace and ArcFace (Deng et al., CVPR 2019)."""
+
+TEMPLATE_SIDE = 112
+
+
+@dataclass(frozen=True)
+class CropRecipe:
+    """Everything that decides which pixels a crop holds; saved with crops and with each model.
+
+    Attributes:
+        method: "align" (five points, similarity transform) or "box" (the box, squared, no rotation).
+        size: side of the crop in pixels.
+        margin: room added on every side, as a share of the template (align) or of the box (box).
+        choose: which of several faces (`facekit.detection.choose_face`).
+        min_confidence: faces that the detector scores lower are not used, 0 to 1.
+        max_side: pictures are scaled down to this longer side, in pixels, before detection.
+        detector: name of the detector.
+    """
+
+    method: Literal["align", "box"] = "align"
+    size: int = 112
+    margin: float = 0.0
+    choose: str = "largest_centred"
+    min_confidence: float = 0.9
+    max_side: int = 1024
+    detector: str = "mtcnn"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CropRecipe:
+        """A recipe from `to_dict`'s values.
+
+        Raises:
+            ValueError: a name that this version doesn't know: the recipe can't be followed.
+        """
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"The crop recipe has unknown entries {unknown}; it is from another version.")
+        return cls(**values)
+
+
+def template(size: int, margin: float = 0.0) -> Points:
+    """The five points of `TEMPLATE` in a crop of `size` pixels a side with `margin` more room around."""
+    return ((TEMPLATE / TEMPLATE_SIDE + margin) * (size / (1 + 2 * margin))).astype(np.float32)
+
+
+def similarity_transform(source: NDArray[Any], target: NDArray[Any]) -> NDArray[np.float64]:
+    """The rotation, uniform scale and shift that bring `source` nearest to `target` in least squares.
+
+    Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991,
+    in its closed form for the plane, without reflection.
+
+    Args:
+        source: (n, 2) points, n at least 2, not all equal.
+        target: (n, 2) points.
+
+    Returns:
+        (2, 3) float64 matrix M with target ~ M[:, :2] @ point + M[:, 2].
+
+    Raises:
+        ValueError: all source points coincide.
+    """
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    centre, goal = source.mean(axis=0), target.mean(axis=0)
+    (x, y), (u, v) = (source - centre).T, (target - goal).T
+    spread = float((x * x + y * y).sum())
+    if spread == 0:
+        raise ValueError("The landmarks all lie in one point: no alignment can be found.")
+    cosine = float((x * u + y * v).sum()) / spread
+    sine = float((x * v - y * u).sum()) / spread
+    rotation = np.array([[cosine, -sine], [sine, cosine]])
+    return np.column_stack([rotation, goal - rotation @ centre])
+
+
+def align(image: Image, landmarks: Points, size: int = TEMPLATE_SIDE, margin: float = 0.0) -> Image:
+    """Warp a picture so that its five landmarks come to lie on the template.
+
+    Args:
+        image: (H, W, 3) uint8.
+        landmarks: (5, 2) in pixels of `image`.
+        size: side of the crop in pixels.
+        margin: room around, as a share of the template's side.
+
+    Returns:
+        (size, size, 3) uint8; black where the picture ends.
+    """
+    matrix = similarity_transform(landmarks, template(size, margin))
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale < 0.5:
+        # Bilinear sampling would skip pixels: shrink by area first, then warp the rest of the way.
+        height, width = image.shape[:2]
+        small = (max(1, round(width * scale)), max(1, round(height * scale)))
+        factor = np.array([small[0] / width, small[1] / height])
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        # Pixel centres lie at half-integers of the area: (p + 0.5) * factor - 0.5.
+        landmarks = ((landmarks + 0.5) * factor - 0.5).astype(np.float32)
+        matrix = similarity_transform(landmarks, template(size, margin))
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
+
+
+def crop_box(image: Image, box: NDArray[Any], size: int = TEMPLATE_SIDE, margin: float = 0.0) -> Image:
+    """Cut the square around a box, `margin` of its side wider on every side, and resize it.
+
+    Args:
+        image: (H, W, 3) uint8.
+        box: (4,) x, y, width, height in pixels.
+        size: side of the crop in pixels.
+        margin: room around, as a share of the box's longer side.
+
+    Returns:
+        (size, size, 3) uint8; black where the picture ends.
+    """
+    x, y, width, height = (float(value) for value in box)
+    side = max(1, round(max(width, height) * (1 + 2 * margin)))
+    left, top = round(x + width / 2 - side / 2), round(y + height / 2 - side / 2)
+    rows, columns = image.shape[:2]
+    before = (max(0, -top), max(0, -left))
+    after = (max(0, top + side - rows), max(0, left + side - columns))
+    padded = np.pad(image, ((before[0], after[0]), (before[1], after[1]), (0, 0)))
+    square = padded[top + before[0] :, left + before[1] :][:side, :side]
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR)
+
+
+def crop_face(image: Image, box: NDArray[Any], landmarks: Points, recipe: CropRecipe) -> Image:
+    """The crop that `recipe` makes of a face: (recipe.size, recipe.size, 3) uint8."""
+    if recipe.method == "align":
+        return align(image, landmarks, recipe.size, recipe.margin)
+    return crop_box(image, box, recipe.size, recipe.margin)

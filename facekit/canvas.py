@@ -1,0 +1,185 @@
+"""A canvas for soft shapes: smooth curves, a view of a head that turns, and a brush with blurred edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+# Fixed-point bits of the coordinates that OpenCV draws: 1/16 pixel.
+_SHIFT = 4
+
+# The head as an ellipsoid in face units: what lies nearer its middle lies deeper towards the camera, and so moves
+# more when the head turns.
+_HEAD_CENTRE_Y, _HEAD_HALF_WIDTH, _HEAD_HALF_HEIGHT, _HEAD_DEPTH = 0.35, 1.2, 1.85, 0.8
+
+
+def spline(points: np.ndarray | list[tuple[float, float]], closed: bool = False, steps: int = 6) -> np.ndarray:
+    """A Catmull-Rom curve through points.
+
+    Args:
+        points: (N, 2), at least two.
+        closed: whether the last point leads back to the first.
+        steps: points of the curve for each of `points`.
+
+    Returns:
+        (M, 2) float64; with the last point where the curve is open.
+    """
+    given = np.asarray(points, np.float64)
+    ends = (given[-1:], given[:2]) if closed else (2 * given[:1] - given[1:2], 2 * given[-1:] - given[-2:-1])
+    p = np.concatenate([ends[0], given, ends[1]])
+    t = np.linspace(0, 1, steps, endpoint=False)[:, None]
+    basis = np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3])
+    windows = np.stack([p[:-3], p[1:-2], p[2:-1], p[3:]])
+    curve = np.einsum("wto,wnc->ntc", basis, windows).reshape(-1, 2) / 2
+    return curve if closed else np.concatenate([curve, given[-1:]])
+
+
+def ellipse(
+    x: float, y: float, radius_x: float, radius_y: float, power: float = 2.0, points: int = 20
+) -> np.ndarray:
+    """A superellipse as a polygon, (points, 2) float64; `power` 2 is an ellipse, more is squarer."""
+    angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return np.array([x, y]) + np.array([radius_x, radius_y]) * np.sign(circle) * np.abs(circle) ** (2 / power)
+
+
+def ribbon(line: np.ndarray, width: float, start: float = 0.2, end: float = 0.2) -> np.ndarray:
+    """A line of changing thickness as a polygon.
+
+    Args:
+        line: (N, 2) open curve.
+        width: thickness at the middle.
+        start: thickness at the first point, as a share of `width`.
+        end: thickness at the last point, likewise.
+
+    Returns:
+        (2N, 2) float64.
+    """
+    along = np.gradient(line, axis=0)
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    across /= np.linalg.norm(across, axis=1, keepdims=True) + 1e-9
+    profile = np.interp(np.linspace(0, 1, len(line)), (0, 0.35, 0.65, 1), (start, 1, 1, end))
+    half = across * (width / 2 * profile)[:, None]
+    return np.concatenate([line + half, (line - half)[::-1]])
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The rotation, scale and shift that best moves points onto others (least squares).
+
+    Args:
+        source: (N, 2), not all the same point.
+        target: (N, 2).
+
+    Returns:
+        (2, 3) float64 matrix.
+    """
+    # As complex numbers, a rotation with a scale is one factor: q = a p + b.
+    p, q = source @ (1, 1j), target @ (1, 1j)
+    centred = p - p.mean()
+    a = np.vdot(centred, q) / np.vdot(centred, centred).real
+    b = q.mean() - a * p.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+@dataclass(frozen=True)
+class View:
+    """How a head's frame lands in the picture: it turns (yaw, pitch in radians), then `matrix` places it."""
+
+    yaw: float = 0.0
+    pitch: float = 0.0
+    matrix: tuple[tuple[float, float, float], tuple[float, float, float]] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+    """Face units to pixels: a similarity (2, 3)."""
+
+    @property
+    def scale(self) -> float:
+        """Pixels a face unit."""
+        return float(np.hypot(self.matrix[0][0], self.matrix[1][0]))
+
+    def place(self, points: np.ndarray, lift: float = 0.0, turn: float = 1.0) -> np.ndarray:
+        """Points of the face in the picture.
+
+        Args:
+            points: (N, 2) in face units.
+            lift: height above the head's ellipsoid, in face units.
+            turn: share of the turn that these points take part in: 1 a feature, 0 what does not turn.
+
+        Returns:
+            (N, 2) float64 pixels, x then y.
+        """
+        x, y = np.asarray(points, np.float64).T
+        inside = 1 - (x / _HEAD_HALF_WIDTH) ** 2 - ((y - _HEAD_CENTRE_Y) / _HEAD_HALF_HEIGHT) ** 2
+        depth = _HEAD_DEPTH * np.sqrt(np.maximum(inside, 0)) + lift
+        yaw, pitch = self.yaw * turn, self.pitch * turn
+        # Turned about a line behind the middle of the head, so that the whole head sways little.
+        turned_x = x * np.cos(yaw) + (depth - 0.35) * np.sin(yaw)
+        turned_y = y * np.cos(pitch) + (depth - 0.35) * np.sin(pitch)
+        matrix = np.asarray(self.matrix)
+        return np.stack([turned_x, turned_y], axis=1) @ matrix[:, :2].T + matrix[:, 2]
+
+
+class Canvas:
+    """A picture to paint on, with shapes given in face units.
+
+    Attributes:
+        image: (H, W, 3) float32 RGB, 0 to 255, painted in place.
+        view: where face units land.
+    """
+
+    def __init__(self, image: np.ndarray, view: View):
+        self.image = image
+        self.view = view
+
+    def fill(
+        self,
+        shapes: np.ndarray | list[np.ndarray],
+        colour: np.ndarray,
+        opacity: float = 1.0,
+        soft: float = 0.0,
+        clip: np.ndarray | None = None,
+        turn: float = 1.0,
+    ) -> None:
+        """Paint polygons.
+
+        Args:
+            shapes: one polygon (N, 2) in face units, or several, painted as one.
+            colour: (3,) RGB, or (H, W, 3) to take each pixel's colour from.
+            opacity: 0 to 1.
+            soft: standard deviation of the blur of the edge, in face units.
+            clip: polygon (N, 2) outside of which nothing is painted; or none.
+            turn: as in `View.place`.
+        """
+        polygons = [
+            self.view.place(shape, turn=turn) for shape in (shapes if isinstance(shapes, list) else [shapes])
+        ]
+        sigma = soft * self.view.scale
+        window = self._window(np.concatenate(polygons), 3 * sigma + 2)
+        if window is None:
+            return
+        mask = _mask(polygons, window)
+        if sigma > 0.3:
+            mask = cv2.GaussianBlur(mask, (0, 0), sigma)
+        alpha = mask.astype(np.float32) * np.float32(opacity / 255)
+        if clip is not None:
+            alpha *= _mask([self.view.place(clip, turn=turn)], window) / np.float32(255)
+        region = self.image[window]
+        source = np.asarray(colour, np.float32)
+        source = source[window] if source.ndim == 3 else source
+        region += alpha[..., None] * (source - region)
+
+    def _window(self, points: np.ndarray, pad: float) -> tuple[slice, slice] | None:
+        height, width = self.image.shape[:2]
+        left, top = np.maximum(np.floor(points.min(axis=0) - pad).astype(int), 0)
+        right, bottom = np.minimum(np.ceil(points.max(axis=0) + pad).astype(int) + 1, (width, height))
+        return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
+
+
+def _mask(polygons: list[np.ndarray], window: tuple[slice, slice]) -> np.ndarray:
+    """Coverage of a window by polygons, uint8 0 to 255, with smooth edges."""
+    rows, columns = window
+    mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
+    for polygon in polygons:
+        fixed = np.round((polygon - (columns.start, rows.start)) * (1 << _SHIFT)).astype(np.int32)
+        cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, _SHIFT)
+    return mask

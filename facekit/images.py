@@ -1,0 +1,107 @@
+"""Pictures from files and back: one decoder for training, cropping and inference, so that pixels agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit.files import write_bytes
+
+Image = NDArray[np.uint8]
+"""(H, W, 3) uint8, RGB, upright."""
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+"""What counts as a picture in a folder, in lower case."""
+
+
+class UnreadableImageError(ValueError):
+    """A file that cannot be decoded whole; the message names it and says why."""
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name looks like a picture's: a known suffix, and not hidden."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def read_image(path: Path) -> Image:
+    """Decode a file to upright RGB.
+
+    EXIF rotation is applied; grey, CMYK, 16-bit and palette pictures become 8-bit RGB; alpha is dropped. The
+    accurate DCT is used, so a JPEG gives the same pixels as PIL bit for bit. Bytes are read first and decoded
+    after, since OpenCV cannot open every non-ASCII path.
+
+    Args:
+        path: a JPEG, PNG, WebP, BMP or TIFF file.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        UnreadableImageError: missing, not permitted, empty, truncated, or no picture.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(f"{path}: cannot be read ({error.strerror}).") from None
+    if not data:
+        raise UnreadableImageError(f"{path}: is empty.")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:  # for example more pixels than OpenCV admits
+        raise UnreadableImageError(f"{path}: cannot be decoded ({error.err}).") from None
+    if image is None:
+        raise UnreadableImageError(f"{path}: is truncated or not a picture.")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def encode_jpeg(image: Image, quality: int = 95) -> bytes:
+    """JPEG bytes of an (H, W, 3) uint8 RGB image; quality 1 to 100."""
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), parameters)
+    if not ok:
+        raise ValueError(f"An image of shape {image.shape} could not be encoded as JPEG.")
+    return data.tobytes()
+
+
+def write_jpeg(path: Path, image: Image, quality: int = 95) -> None:
+    """Write an (H, W, 3) uint8 RGB image as JPEG, whole or not at all."""
+    write_bytes(path, encode_jpeg(image, quality))
+
+
+def write_png(path: Path, image: Image) -> None:
+    """Write an (H, W, 3) uint8 RGB image as PNG, whole or not at all."""
+    ok, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise ValueError(f"An image of shape {image.shape} could not be encoded as PNG.")
+    write_bytes(path, data.tobytes())
+
+
+def limit_side(image: Image, longest: int) -> tuple[Image, float]:
+    """Scale an image down, by area, so that no side exceeds `longest` pixels.
+
+    Returns:
+        The image (the same object where it fits already) and the factor it was scaled by, at most 1.
+    """
+    height, width = image.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return image, 1.0
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
+
+
+def resize_square(image: Image, size: int) -> Image:
+    """Resize to (size, size, 3): by area on the way down, which doesn't alias, linearly on the way up."""
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    shrink = size <= min(height, width)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+
+
+def read_square(path: Path, size: int) -> Image:
+    """A file as the network's (size, size, 3) uint8 RGB input. Errors as in `read_image`."""
+    return resize_square(read_image(path), size)

@@ -1,0 +1,87 @@
+"""What a program sets once at its start: threads, seeds, log levels, precision. Never done by importing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from types import FrameType
+from typing import Any, NoReturn
+
+INTERRUPTED = 130
+"""Exit code of a program that was asked to stop, as shells have it for Ctrl-C."""
+
+
+def start_quietly() -> None:
+    """Import TensorFlow with its chatter, and the decoders', kept off the console.
+
+    TF_CPP_MIN_LOG_LEVEL=0 in the environment brings TensorFlow's lines back.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    # Bad files are reported by name, by us; the decoders' own lines name none.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0":
+        return
+    # TensorFlow 2.21 writes some lines before it reads its own log level: only the descriptor silences them.
+    with _stderr_silenced():
+        import tensorflow  # noqa: F401
+
+
+@contextmanager
+def _stderr_silenced() -> Iterator[None]:
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def stop_on_terminate() -> None:
+    """Treat SIGTERM like Ctrl-C, so that a job scheduler's stop saves what a user's stop saves."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def limit_threads(threads: int) -> None:
+    """Let TensorFlow and OpenCV use this many threads each. Call before the first TensorFlow operation."""
+    import cv2
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    cv2.setNumThreads(threads)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and TensorFlow, from which Keras draws initial weights and dropout."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for the record of a run: plain JSON values."""
+    import tensorflow as tf
+
+    packages = ("tensorflow", "keras", "numpy", "opencv-python-headless", "mtcnn", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
+        "packages": {name: metadata.version(name) for name in packages},
+        "command": sys.argv,
+    }
