@@ -395,5 +395,4 @@ def parse(
         args=list(sys.argv[1:] if argv is None else argv),
         default=default,
         use_underscores=True,
-        config=(tyro.conf.FlagConversionOff,),
     )

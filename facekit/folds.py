@@ -8,7 +8,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from facekit.metrics import BoolArray, FloatArray, IntArray, Rates, check_pairs, most_accurate, rates_of, roc
+from facekit.metrics import BoolArray, FloatArray, IntArray, Rates, check_pairs, rates_of, roc
+from facekit.thresholds import most_accurate
+
+# With one class only there is no threshold to learn, and so no decision.
+NO_DECISIONS = Rates(
+    accuracy=np.nan,
+    precision=np.nan,
+    recall=np.nan,
+    f1=np.nan,
+    tpr=np.nan,
+    fpr=np.nan,
+    fnr=np.nan,
+    true_accepts=0,
+    false_accepts=0,
+    true_rejects=0,
+    false_rejects=0,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +32,7 @@ class KFold:
     """Accuracy by the LFW protocol.
 
     Attributes:
-        accuracy: mean of the folds' accuracies, 0 to 1; NaN with one class.
+        accuracy: mean of the folds' accuracies, 0 to 1; NaN with one class, as every figure here.
         standard_error: of that mean: the folds' sample standard deviation / sqrt(k).
         accuracies: (k,) float64, one a fold, in the order of the folds' numbers.
         thresholds: (k,) float64, the threshold used on each fold; infinite where accepting all was best elsewhere.
@@ -53,24 +69,26 @@ def kfold_accuracy(distances: ArrayLike, same: ArrayLike, folds: ArrayLike) -> K
     names = np.unique(numbers)
     if names.size < 2:
         raise ValueError(f"`folds` must name at least two folds. Received: {names.size}.")
-    one_class = bool(labels.all() or not labels.any())
     thresholds, accuracies = np.full(names.size, np.nan), np.full(names.size, np.nan)
     accepted = np.zeros(values.size, dtype=np.bool_)
-    for i, name in enumerate(names if not one_class else []):
+    if labels.all() or not labels.any():
+        return KFold(np.nan, np.nan, accuracies, thresholds, accepted, NO_DECISIONS)
+    for i, name in enumerate(names):
         here = numbers == name
         thresholds[i] = most_accurate(roc(values[~here], labels[~here]))
         accepted[here] = values[here] < thresholds[i]
         accuracies[i] = np.mean(accepted[here] == labels[here])
     standard_error = float(np.std(accuracies, ddof=1) / np.sqrt(names.size))
-    rates = _undefined(rates_of(accepted, labels)) if one_class else rates_of(accepted, labels)
-    return KFold(float(accuracies.mean()), standard_error, accuracies, thresholds, accepted, rates)
+    return KFold(
+        float(accuracies.mean()), standard_error, accuracies, thresholds, accepted, rates_of(accepted, labels)
+    )
 
 
 class IdentityFolds(NamedTuple):
     """Folds (n,) int64 from 0, their number, and how many pairs have a person who is also in another fold."""
 
     folds: IntArray
-    count: int
+    k: int
     shared: int
 
 
@@ -79,8 +97,8 @@ def folds_by_identity(ids1: ArrayLike, ids2: ArrayLike, k: int = 10, seed: int =
 
     Where the pairs fall apart into enough groups of people who never meet (as LFW's file does), whole groups go to
     folds and no person is in two: `shared` is 0. Otherwise people go to folds. A genuine pair goes with its person;
-    an impostor pair of two folds goes with its first person, and so its second person is in this fold too. Random
-    impostor pairs nearly all do this: then the folds' pairs are disjoint but their people are not, and `shared` says
+    an impostor pair goes with its first person, and brings its second person along from wherever they are. Random
+    impostor pairs nearly all do this: the folds' pairs are disjoint then, but not their people, and `shared` says
     how many pairs that touches.
 
     Args:
@@ -100,10 +118,10 @@ def folds_by_identity(ids1: ArrayLike, ids2: ArrayLike, k: int = 10, seed: int =
     # Half of an even share is the least that a fold should hold: below it the groups are too few or too large.
     if np.bincount(folds, minlength=k).min() < first.size / k / 2:
         folds = _fill(first, k, seed)
-    count = int(folds.max(initial=-1)) + 1
-    if count < 2:
+    made = int(folds.max(initial=-1)) + 1
+    if made < 2:
         raise ValueError("Folds by identity need pairs with at least two different first people.")
-    return IdentityFolds(folds, count, _sharing(first, second, folds))
+    return IdentityFolds(folds, made, _sharing(first, second, folds))
 
 
 def folds_by_pair(pairs: int, k: int = 10, seed: int = 0) -> IntArray:

@@ -1,12 +1,13 @@
-"""Verification metrics from distances: ROC, AUC, EER, rates at a threshold, and thresholds.
+"""Verification metrics from distances: ROC, AUC, EER, and rates at a threshold.
 
-Two arrays describe n pairs everywhere: `distances` (n,) float, small for the same person, and `same` (n,) bool, true
-for a genuine pair (one person) and false for an impostor pair (two). A pair is accepted, called the same person, where
-`distance < threshold`. An infinite distance is never accepted. FPR is the false-match rate (FMR), the share of
-impostor pairs accepted; FNR the false-non-match rate (FNMR), the share of genuine pairs rejected; TPR is 1 - FNR.
+Two arrays describe n pairs everywhere: `distances` (n,) float, small for the same person, and `same` (n,) bool,
+true for a genuine pair (one person), false for an impostor pair (two). A pair is accepted, called the same person,
+where `distance < threshold`. An infinite distance is never accepted. FPR is the false-match rate (FMR), the share
+of impostor pairs accepted; FNR the false-non-match rate (FNMR), the share of genuine pairs rejected; TPR is
+1 - FNR.
 
-With pairs of one class only, what needs the other class is NaN. All functions raise ValueError, in a sentence, where
-there is no pair, where shapes differ, where a distance is NaN or where `same` is not true or false.
+With pairs of one class only, what needs the other class is NaN. All functions raise ValueError, in a sentence,
+where there is no pair, shapes differ, a distance is NaN, or `same` is neither true nor false.
 """
 
 from __future__ import annotations
@@ -24,9 +25,6 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 USUAL_RATES = (0.5, 0.25, 0.1, 0.05, 0.01, 0.005, 0.001)
-
-# 0.1, 0.1001, ..., 1.5: divided integers, because a sum of small steps drifts off these values.
-COST_GRID: FloatArray = np.arange(1_000, 15_001) / 10_000
 
 
 def check_pairs(distances: ArrayLike, same: ArrayLike) -> tuple[FloatArray, BoolArray]:
@@ -101,7 +99,7 @@ class Roc:
 
     @cached_property
     def auc(self) -> float:
-        """Area under the curve: the chance that a genuine pair is closer than an impostor pair, a tie counting 1/2."""
+        """Area under the curve: how often a genuine pair is closer than an impostor pair, a tie counting 1/2."""
         if self.one_class:
             return np.nan
         # Pairs at infinite distance tie with each other: a straight line to (all, all). In integers this is exact.
@@ -242,7 +240,7 @@ class TprAtFpr:
         """The cell of a table: the TPR, or what it lacks."""
         if self.claimable:
             return f"{self.tpr:.4f}"
-        return f"needs {self.needs} impostor pairs and genuine ones"
+        return f"needs {self.needs} impostor pairs"
 
 
 def tpr_at_fpr(distances: ArrayLike, same: ArrayLike, rates: Sequence[float] = USUAL_RATES) -> list[TprAtFpr]:
@@ -267,98 +265,6 @@ def _claim(curve: Roc, rate: float) -> TprAtFpr:
         return TprAtFpr(rate, np.nan, np.nan, claimable, needs)
     point = curve.last_within(rate)
     return TprAtFpr(rate, float(curve.tpr[point]), float(curve.thresholds[point]), claimable, needs)
-
-
-@dataclass(frozen=True)
-class FmrThreshold:
-    """A threshold chosen for a false-match rate, and what it does on the pairs that chose it.
-
-    Attributes:
-        target: the false-match rate asked for, in (0, 1).
-        threshold: the largest whose FMR is at most `target`.
-        fmr: measured false-match rate, 0 to `target`.
-        fnmr: measured false-non-match rate, 0 to 1.
-        floor: 3 / impostor pairs, the least rate that these pairs can support (rule of three: with no false match
-            among N, the rate is below 3 / N with 95 % confidence).
-        claimable: whether `target` is at least `floor`.
-    """
-
-    target: float
-    threshold: float
-    fmr: float
-    fnmr: float
-    floor: float
-    claimable: bool
-
-
-def threshold_at_fmr(distances: ArrayLike, same: ArrayLike, fmr: float) -> FmrThreshold:
-    """The largest threshold whose false-match rate is at most a target.
-
-    `facekit.bootstrap.score_intervals` gives the 95 % interval of its rates.
-
-    Args:
-        distances: (n,) float.
-        same: (n,) bool.
-        fmr: the target, in (0, 1).
-
-    Raises:
-        ValueError: `fmr` is outside (0, 1).
-    """
-    if not 0 < fmr < 1:
-        raise ValueError(f"`fmr` must be in (0, 1). Received: {fmr}.")
-    curve = roc(distances, same)
-    floor = 3 / curve.impostor if curve.impostor else np.nan
-    if curve.one_class:
-        return FmrThreshold(fmr, np.nan, np.nan, np.nan, floor, False)
-    point = curve.last_within(fmr)
-    threshold, measured = float(curve.thresholds[point]), float(curve.fpr[point])
-    return FmrThreshold(fmr, threshold, measured, float(1 - curve.tpr[point]), floor, fmr >= floor)
-
-
-def best_accuracy_threshold(distances: ArrayLike, same: ArrayLike) -> float:
-    """The threshold of the highest accuracy on these pairs; of equally good ones the lowest. NaN with one class.
-
-    The candidates are every distance there and infinity, which accepts all. The accuracy on the same pairs flatters:
-    report it on others, as `facekit.folds.kfold_accuracy` does.
-    """
-    curve = roc(distances, same)
-    return np.nan if curve.one_class else most_accurate(curve)
-
-
-def most_accurate(curve: Roc) -> float:
-    """The lowest of the thresholds with the most right decisions; defined for one class too."""
-    return float(curve.thresholds[np.argmax(curve.accepted_genuine - curve.accepted_impostor)])
-
-
-@dataclass(frozen=True)
-class CostThreshold:
-    """The threshold of the lowest cost, and the cost and rates that it has on the pairs that chose it."""
-
-    threshold: float
-    cost: float
-    fpr: float
-    fnr: float
-
-
-def cost_threshold(distances: ArrayLike, same: ArrayLike) -> CostThreshold:
-    """Minimise 0.8 FPR + 0.2 FNR over the thresholds 0.1, 0.1001, ..., 1.5; on ties the lowest. NaN with one class.
-
-    The grid is one of distances between unit vectors, sqrt(2 - 2 cosine).
-    """
-    curve = roc(distances, same)
-    if curve.one_class:
-        return CostThreshold(np.nan, np.nan, np.nan, np.nan)
-    points = np.searchsorted(curve.thresholds, COST_GRID)
-    false_accepts, false_rejects = curve.accepted_impostor[points], curve.genuine - curve.accepted_genuine[points]
-    # The cost times 5 x genuine x impostor: whole numbers, so that equal costs compare equal.
-    whole_cost = 4 * false_accepts * curve.genuine + false_rejects * curve.impostor
-    best = int(np.argmin(whole_cost))
-    return CostThreshold(
-        threshold=float(COST_GRID[best]),
-        cost=float(whole_cost[best] / (5 * curve.genuine * curve.impostor)),
-        fpr=float(false_accepts[best] / curve.impostor),
-        fnr=float(false_rejects[best] / curve.genuine),
-    )
 
 
 class Survivors(NamedTuple):

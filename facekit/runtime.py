@@ -6,7 +6,8 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from types import FrameType
@@ -53,6 +54,29 @@ def stop_on_terminate() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a question that long work asks at good moments: was I asked to stop?
+
+    A second Ctrl-C raises KeyboardInterrupt at once. Outside the main thread signals are left alone.
+    """
+    asked = False
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    ours = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM) if ours}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def limit_threads(threads: int) -> None:

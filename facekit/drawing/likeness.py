@@ -7,9 +7,12 @@ of the picture, y down. Angles are in radians. Colours are RGB, 0 to 255.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+
+from facekit.drawing.canvas import View, spline
 
 Colour = tuple[float, float, float]
 Beard = Literal["none", "stubble", "moustache", "goatee", "full"]
@@ -28,6 +31,13 @@ _HAIR_COLOURS = (
 )
 _IRIS_COLOURS = ((58, 36, 24), (104, 66, 34), (128, 108, 56), (88, 120, 76), (84, 130, 176), (118, 134, 146))
 _BEARDS: tuple[Beard, ...] = ("stubble", "moustache", "goatee", "full")
+
+# Factor that brings the right half of a face to the left.
+MIRROR = np.array([-1.0, 1.0])
+# The edge of a head is where it curves away: it follows a turn only in part.
+OUTLINE_TURN = 0.4
+# Where a face's box begins, between the brows and the hairline.
+_BOX_TOP = -0.92
 
 # Streams of random numbers that must not be the same although their seeds are.
 _IDENTITY_STREAM, _APPEARANCE_STREAM = 1, 2
@@ -56,14 +66,14 @@ class Identity:
     ear_size: float = _between(0.75, 1.25)
 
     # Eyes and brows.
-    eye_distance: float = _between(0.92, 1.1)
-    eye_width: float = _between(0.185, 0.25)
+    eye_distance: float = _between(0.9, 1.06)
+    eye_width: float = _between(0.2, 0.26)
     eye_height: float = _between(0.075, 0.13)
     eye_tilt: float = _between(-0.12, 0.2)
     lid: float = _between(0.035, 0.1)
     brow_y: float = _between(-0.42, -0.27)
     brow_thickness: float = _between(0.035, 0.13)
-    brow_arch: float = _between(-0.01, 0.11)
+    brow_arch: float = _between(-0.01, 0.09)
     brow_tilt: float = _between(-0.2, 0.22)
     brow_length: float = _between(0.95, 1.35)
 
@@ -164,17 +174,17 @@ class Appearance:
     """What differs between two pictures of one person."""
 
     # Pose and place: radians, and shares of what is free.
-    roll: float = _between(-0.26, 0.26)
-    yaw: float = _between(-0.36, 0.36)
+    roll: float = _between(-0.22, 0.22)
+    yaw: float = _between(-0.34, 0.34)
     pitch: float = _between(-0.2, 0.2)
     face_share: float = _between(0.36, 0.6)
     """Height of the face's box as a share of the picture's side."""
     place_x: float = _between(0.25, 0.75)
-    place_y: float = _between(0.35, 0.7)
+    place_y: float = _between(0.32, 0.62)
 
     # Expression.
     mouth_open: float
-    smile: float = _between(-0.35, 1.0)
+    smile: float = _between(-0.25, 1.0)
     eyes_open: float = _between(0.62, 1.15)
     brow_raise: float = _between(-0.04, 0.07)
     gaze_x: float = _between(-0.05, 0.05)
@@ -184,9 +194,9 @@ class Appearance:
     light_x: float = _between(-0.9, 0.9)
     light_y: float = _between(-0.9, 0.25)
     light_strength: float = _between(0.2, 0.75)
-    exposure: float = _between(0.72, 1.2)
-    temperature: float = _between(-0.13, 0.13)
-    contrast: float = _between(0.78, 1.15)
+    exposure: float = _between(0.75, 1.2)
+    temperature: float = _between(-0.1, 0.1)
+    contrast: float = _between(0.85, 1.15)
     blur: float
     """Standard deviation as a share of the picture's side."""
     noise: float = _between(0.5, 6.0)
@@ -243,7 +253,7 @@ class Appearance:
 
 def _draw_occlusion(rng: np.random.Generator) -> Occlusion:
     kinds: tuple[Occlusion, ...] = ("none", "cap", "scarf", "hand")
-    return kinds[rng.choice(len(kinds), p=(0.79, 0.08, 0.07, 0.06))]
+    return kinds[rng.choice(len(kinds), p=(0.81, 0.08, 0.07, 0.04))]
 
 
 def _colour(values: np.ndarray) -> Colour:
@@ -255,3 +265,66 @@ def _stream(stream: int, *numbers: int) -> np.random.Generator:
     if min(numbers) < 0:
         raise ValueError(f"Seeds, people and pictures are numbered from 0. Received: {numbers}.")
     return np.random.default_rng([stream, *numbers])
+
+
+@dataclass(frozen=True)
+class Sitter:
+    """A person as one picture shows them: where the features are, in face units."""
+
+    person: Identity
+    look: Appearance
+
+    @cached_property
+    def eyes(self) -> np.ndarray:
+        """Middles of the eyes, (2, 2), left in the picture first."""
+        half = self.person.eye_distance / 2
+        return np.array([[-half, 0.0], [half, 0.0]])
+
+    @cached_property
+    def nose(self) -> np.ndarray:
+        """Tip of the nose, (2,)."""
+        return np.array([self.person.skew, self.person.nose_length])
+
+    @cached_property
+    def mouth(self) -> np.ndarray:
+        """Corners of the mouth, (2, 2), left in the picture first."""
+        half = self.person.mouth_width * (1 + 0.16 * self.look.smile - 0.4 * self.look.mouth_open)
+        y = self.person.mouth_y - 0.05 * self.look.smile + 0.25 * self.look.mouth_open
+        return np.array([[-half - 0.5 * self.person.skew, y], [half - 0.5 * self.person.skew, y]])
+
+    @cached_property
+    def chin_y(self) -> float:
+        """Lowest point of the chin."""
+        return self.person.chin_y + 0.5 * self.look.mouth_open
+
+    @cached_property
+    def outline(self) -> np.ndarray:
+        """Edge of the face, a polygon (N, 2)."""
+        p, drop = self.person, self.look.mouth_open
+        w, chin = p.face_width, self.chin_y
+        right = np.array([
+            (0.5 * w, -1.42), (p.forehead_width * w, -0.9), (w, -0.1), (0.98 * w, 0.45),
+            (p.jaw_width * w, 1.18 + 0.2 * drop), (p.chin_width, chin - 0.1),
+        ])  # fmt: skip
+        return spline(np.concatenate([[(0.0, -1.55)], right, [(0.0, chin)], (right * MIRROR)[::-1]]), closed=True)
+
+    def landmarks(self, view: View) -> np.ndarray:
+        """The five landmarks in the picture, (5, 2) float64 pixels: eyes, tip of the nose, corners of the mouth."""
+        return np.concatenate([
+            view.place(self.eyes), view.place(self.nose[None], lift=0.1), view.place(self.mouth)
+        ])  # fmt: skip
+
+    def box(self, view: View) -> np.ndarray:
+        """The face's box in the picture, (4,) float64 pixels: left, top, width, height; mid-forehead to chin."""
+        edge = self.outline
+        placed = view.place(edge[edge[:, 1] > _BOX_TOP], turn=OUTLINE_TURN)
+        low, high = placed.min(axis=0), placed.max(axis=0)
+        return np.concatenate([low, high - low])
+
+    def skin(self, factor: float = 1.0) -> np.ndarray:
+        """The skin's colour, (3,) RGB, darkened by a factor as skin darkens: blue first, red last."""
+        return np.minimum(np.array(self.person.skin) * factor ** np.array([0.85, 1.1, 1.2]), 255)
+
+    def hair(self, factor: float = 1.0) -> np.ndarray:
+        """The hair's colour, (3,) RGB, darkened by a factor."""
+        return np.clip(np.array(self.person.hair) * self.look.hair_shade * factor, 4, 250)

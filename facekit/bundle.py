@@ -1,0 +1,146 @@
+"""The product of training: a network with its preprocessing, its threshold, and the evidence for both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facekit.alignment import CropRecipe
+from facekit.files import write_text
+
+if TYPE_CHECKING:
+    import keras
+
+NETWORK, RECORD = "model.keras", "bundle.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where "same person" ends, and how that was found.
+
+    Attributes:
+        value: "same" means a distance below it; distances of unit embeddings, 0 to 2.
+        criterion: how it was chosen, in words.
+        data: the pairs it was chosen on, in words.
+        genuine: how many of them are of one person.
+        impostor: how many are of two.
+        fmr: share of impostor pairs accepted at it there (false-match rate).
+        fnmr: share of genuine pairs rejected at it there (false-non-match rate).
+        fmr_interval: 95 % interval of `fmr`.
+        date: the day it was chosen, ISO.
+    """
+
+    value: float
+    criterion: str
+    data: str
+    genuine: int
+    impostor: int
+    fmr: float
+    fnmr: float
+    fmr_interval: tuple[float, float]
+    date: str
+
+    def text(self) -> str:
+        """The threshold and its evidence in one sentence."""
+        low, high = self.fmr_interval
+        return (
+            f"{self.value:.4f}, {self.criterion}: FMR {self.fmr:.3f} (95 % interval {low:.3f} to {high:.3f}), FNMR "
+            f"{self.fnmr:.3f} on {self.genuine:,} genuine and {self.impostor:,} impostor pairs of {self.data}, "
+            f"{self.date}"
+        )
+
+
+@dataclass(frozen=True)
+class BundleRecord:
+    """What goes with a network.
+
+    Attributes:
+        name: the run that made it.
+        created: day and time, ISO.
+        backbone: name of the network's body.
+        image_size: side of its input, pixels.
+        embedding_size: numbers in an embedding.
+        recipe: how a face is cut from a picture; None: trained on whole pictures, which then go in whole.
+        synthetic: whether it was trained on drawn faces, and so is good for trying the commands only.
+        threshold: None where none was chosen.
+        training: the training data in words, with its digest.
+        figures: verification figures on held-out people.
+    """
+
+    name: str
+    created: str
+    backbone: str
+    image_size: int
+    embedding_size: int
+    recipe: CropRecipe | None
+    synthetic: bool
+    threshold: Threshold | None
+    training: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def write_bundle(folder: Path, network: keras.Model, record: BundleRecord) -> None:
+    """Write a bundle folder; an earlier one of the name gives way only once the new one is whole."""
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    aside.mkdir(parents=True)
+    try:
+        network.save(aside / NETWORK)
+        values = {"format": FORMAT, **asdict(record), "sha256": _digest(aside / NETWORK)}
+        write_text(aside / RECORD, json.dumps(values, indent=2) + "\n")
+        replaced = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, replaced)
+        os.replace(aside, folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_record(folder: Path) -> BundleRecord:
+    """Read what a bundle says of itself, without loading its network or TensorFlow's graph.
+
+    Raises:
+        ValueError: the folder is no bundle, or is damaged; in one sentence.
+    """
+    path = folder / RECORD
+    if not path.is_file() or not (folder / NETWORK).is_file():
+        raise ValueError(
+            f"{folder}: is not a model bundle (a folder with {NETWORK} and {RECORD}). `python train.py` writes one "
+            "to runs/NAME/bundle."
+        )
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("format") != FORMAT:
+            raise ValueError("its format is of another version")
+        digest = values.pop("sha256")
+        threshold, recipe = values.pop("threshold"), values.pop("recipe")
+        if threshold is not None:
+            threshold = Threshold(**{**threshold, "fmr_interval": tuple(threshold["fmr_interval"])})
+        record = BundleRecord(**values, threshold=threshold, recipe=recipe and CropRecipe.from_dict(recipe))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: cannot be understood ({error}).") from None
+    if _digest(folder / NETWORK) != digest:
+        raise ValueError(f"{folder / NETWORK}: is damaged or was changed (its SHA-256 differs from {RECORD}'s).")
+    return record
+
+
+def read_network(folder: Path) -> keras.Model:
+    """Load the network of a bundle that `read_record` has checked."""
+    import keras
+
+    import facekit.layers  # noqa: F401  # registers what the file names
+
+    return keras.saving.load_model(folder / NETWORK, compile=False)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

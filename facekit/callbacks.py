@@ -1,0 +1,289 @@
+"""What happens between training steps. Each callback does one thing; figures travel in Keras' `logs`."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+Logs = dict[str, Any]
+
+
+class NonFiniteLossError(ValueError):
+    """The loss became NaN or infinite; the message names the step and what to change."""
+
+
+def learning_rate_at(
+    step: int, *, highest: float, warmup: int, total: int, cosine: bool, floor: float = 0.01
+) -> float:
+    """The learning rate of a step: a linear rise, then a half cosine down, or level.
+
+    Args:
+        step: from 0.
+        highest: the rate after the rise.
+        warmup: steps of the rise.
+        total: steps of the whole run.
+        cosine: whether it falls after the rise, to `floor` times the highest (SGDR, Loshchilov & Hutter 2017,
+            without restarts).
+        floor: see `cosine`.
+    """
+    if step < warmup:
+        return highest * (step + 1) / warmup
+    if not cosine:
+        return highest
+    done = min(1.0, (step - warmup) / max(1, total - warmup))
+    return highest * (floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2)
+
+
+class LearningRate(keras.callbacks.Callback):
+    """Sets the rate before each step from a function of the step, times a factor that plateaus lower.
+
+    Args:
+        rate_at: learning rate of a step.
+        factor: what `lower` multiplies by.
+    """
+
+    def __init__(self, rate_at: Callable[[int], float], factor: float = 1.0):
+        super().__init__()
+        self._rate_at, self._factor = rate_at, factor
+        self.lowered = 0
+
+    def lower(self) -> None:
+        """Multiply this and all later rates by the factor."""
+        self.lowered += 1
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Set the rate of the step that comes."""
+        optimizer = self.model.optimizer
+        optimizer.learning_rate = self._rate_at(int(optimizer.iterations)) * self._factor**self.lowered
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Log the last rate."""
+        if logs is not None:
+            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+
+
+class Watch(keras.callbacks.Callback):
+    """Counts pictures a second, and stops on a loss that is no number.
+
+    Args:
+        pictures_per_step: pictures in a batch.
+    """
+
+    def __init__(self, pictures_per_step: int):
+        super().__init__()
+        self._pictures = pictures_per_step
+        self._began, self._steps = 0.0, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Start the clock."""
+        self._began, self._steps = time.monotonic(), 0
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Check the running mean of the loss: one bad step makes it bad."""
+        self._steps += 1
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            step = int(self.model.optimizer.iterations)
+            raise NonFiniteLossError(
+                f"The loss became {loss} at step {step}. Lower `learning_rate`, set `clip_norm`, or lengthen "
+                '`warmup_epochs`; with precision="mixed_float16" try "mixed_bfloat16".'
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Log the rate of the epoch's training steps."""
+        if logs is not None:
+            logs["images_per_second"] = self._pictures * self._steps / (time.monotonic() - self._began)
+
+
+class Verification(keras.callbacks.Callback):
+    """After each epoch, puts figures on held-out people into the logs.
+
+    Args:
+        measure: from the epoch (from 0) to named figures.
+    """
+
+    def __init__(self, measure: Callable[[int], dict[str, float]]):
+        super().__init__()
+        self._measure = measure
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Measure."""
+        if logs is not None:
+            logs.update(self._measure(epoch))
+
+
+class Best(keras.callbacks.Callback):
+    """Follows one figure: keeps the best model, lowers the rate on a plateau, stops when nothing improves.
+
+    Its `state` survives in a checkpoint, unlike that of Keras' own callbacks.
+
+    Args:
+        monitor: name of the figure in the logs.
+        larger_is_better: which way is up.
+        keep: called when the figure is the best so far.
+        plateau: called after each `plateau_patience` epochs without improvement; None: never.
+        plateau_patience: see `plateau`.
+        stop_patience: epochs without improvement after which training stops; 0: never.
+    """
+
+    def __init__(
+        self,
+        monitor: str,
+        larger_is_better: bool,
+        keep: Callable[[], None],
+        plateau: Callable[[], None] | None = None,
+        plateau_patience: int = 1,
+        stop_patience: int = 0,
+    ):
+        super().__init__()
+        self._monitor, self._sign = monitor, 1.0 if larger_is_better else -1.0
+        self._keep, self._plateau = keep, plateau
+        self._plateau_patience, self._stop_patience = plateau_patience, stop_patience
+        self.state: dict[str, Any] = {"value": None, "epoch": None, "waited": 0}
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Compare the epoch's figure with the best."""
+        value = float((logs or {}).get(self._monitor, math.nan))
+        best = self.state["value"]
+        if best is None or self._sign * value > self._sign * best:
+            self.state = {"value": value, "epoch": epoch, "waited": 0}
+            self._keep()
+            return
+        self.state["waited"] += 1
+        if self._plateau is not None and self.state["waited"] % self._plateau_patience == 0:
+            self._plateau()
+        if self._stop_patience and self.state["waited"] >= self._stop_patience:
+            self.model.stop_training = True
+
+
+class Keeper(keras.callbacks.Callback):
+    """Saves the run's state at each epoch's end, every so many steps, and when asked to stop.
+
+    Args:
+        save: writes the state.
+        asked: whether somebody asked to stop: then the state is saved after the running step, and
+            KeyboardInterrupt ends the training.
+        every: steps between saves inside an epoch; None: none.
+    """
+
+    def __init__(self, save: Callable[[], None], asked: Callable[[], bool], every: int | None = None):
+        super().__init__()
+        self._save, self._asked, self._every = save, asked, every
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Save where it is time to."""
+        if self._asked():
+            self._save()
+            raise KeyboardInterrupt
+        if self._every and int(self.model.optimizer.iterations) % self._every == 0:
+            self._save()
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Save the finished epoch, its figures included."""
+        self._save()
+
+
+class History(keras.callbacks.Callback):
+    """Keeps every epoch's figures, for the CSV file, the learning curve and resuming.
+
+    Args:
+        rows: figures of earlier epochs, of a run that is resumed.
+        write: called with all rows after each epoch.
+    """
+
+    def __init__(self, rows: list[dict[str, float]], write: Callable[[list[dict[str, float]]], None]):
+        super().__init__()
+        self.rows, self._write = rows, write
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Add the epoch."""
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        self.rows.append({"epoch": epoch + 1, **figures})
+        self._write(self.rows)
+
+
+class Console(keras.callbacks.Callback):
+    """A progress bar during an epoch, and one line after it.
+
+    Args:
+        steps: steps an epoch.
+        line: from the epoch (from 0) and its figures to the line.
+        say: writes a line.
+    """
+
+    def __init__(self, steps: int, line: Callable[[int, Logs], str], say: Callable[[str], None]):
+        super().__init__()
+        self._steps, self._line, self._say = steps, line, say
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Open the bar."""
+        from tqdm import tqdm
+
+        done = int(self.model.optimizer.iterations) % self._steps
+        # Only where somebody looks: in a log file a bar is noise.
+        self._bar = tqdm(
+            total=self._steps, initial=done, unit="step", desc=f"epoch {epoch + 1}", leave=False,
+            disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Move the bar."""
+        self._bar.set_postfix(loss=f"{(logs or {}).get('loss', 0.0):.4f}", refresh=False)
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Close the bar and write the line."""
+        self._bar.close()
+        self._say(self._line(epoch, logs or {}))
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """Writes each epoch's figures and pictures for TensorBoard, under one naming.
+
+    Training figures go below train/, those of held-out people, named in `held_out`, below verification/.
+
+    Args:
+        folder: where the event files go.
+        held_out: names of the verification figures.
+        pictures: gives named (H, W, 3) uint8 pictures of the last epoch.
+        texts: named Markdown texts, written once.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        held_out: Sequence[str],
+        pictures: Callable[[], dict[str, NDArray[np.uint8]]],
+        texts: dict[str, str],
+    ):
+        super().__init__()
+        import tensorflow as tf
+
+        self._summary = tf.summary
+        self._writer = tf.summary.create_file_writer(str(folder))
+        self._held_out, self._pictures = frozenset(held_out), pictures
+        with self._writer.as_default():
+            for name, text in texts.items():
+                tf.summary.text(name, text, step=0)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Write the epoch."""
+        with self._writer.as_default(step=epoch + 1):
+            for name, value in (logs or {}).items():
+                group = "verification" if name in self._held_out else "train"
+                self._summary.scalar(f"{group}/{name}", value)
+            for name, picture in self._pictures().items():
+                self._summary.image(f"verification/{name}", picture[None])
+        self._writer.flush()
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """See that everything is on disk."""
+        self._writer.flush()

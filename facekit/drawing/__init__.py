@@ -1,0 +1,1 @@
+"""Drawing faces: who a person is, how a picture shows them, and the paint. `facekit.synthetic` is the way in."""

@@ -1,0 +1,306 @@
+"""Figures about scores, training and single pairs: arrays in, a matplotlib `Figure` or a picture out.
+
+Figures are made as objects, never through pyplot, so that nothing global changes and any thread may draw. Colours
+are Okabe and Ito's, which colour-blind people can tell apart; line styles differ too, for grey print.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike, NDArray
+
+from facekit.files import written_aside
+from facekit.metrics import Roc, check_pairs, rates_at
+
+Picture = NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#767676"
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
+
+SAME_COLOUR, DIFFERENT_COLOUR = BLUE, VERMILION
+
+# The figures of a learning curve that are shares, by the last word of their names, and how they are written.
+SHARES = {"auc": "AUC", "accuracy": "accuracy", "eer": "EER"}
+
+_CURVE_POINTS = 1000
+_BINS = 60
+
+
+def roc_figure(curves: Mapping[str, Roc]) -> Figure:
+    """Draw ROC curves twice: whole, and with a logarithmic false-match rate, where verification happens.
+
+    The logarithmic panel ends on the left at 3 / impostor pairs, the least rate that the pairs can resolve.
+
+    Args:
+        curves: the curves by their names for the legend, each with pairs of both classes.
+
+    Raises:
+        ValueError: there is no curve, or one has pairs of one class only.
+    """
+    if not curves:
+        raise ValueError("There are no curves to draw.")
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    whole, low = figure.subplots(1, 2)
+    chance = np.geomspace(1e-9, 1, 400)
+    for axes in (whole, low):
+        axes.plot(chance, chance, color=GREY, linewidth=1, linestyle=":", label="chance")
+    floors = [_draw_roc(whole, low, name, curve, style) for style, (name, curve) in enumerate(curves.items())]
+    for axes in (whole, low):
+        axes.set(ylim=(0, 1.02), ylabel="True-match rate (share of genuine pairs accepted)")
+        axes.grid(alpha=0.3)
+    whole.set(title="ROC", xlim=(-0.01, 1), xlabel="False-match rate (share of impostor pairs accepted)")
+    whole.legend(loc="lower right")
+    left = min(floors)
+    low.set(title="ROC at low false-match rates", xscale="log", xlim=(left, 1))
+    ticks = _log_ticks(left)
+    low.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    low.xaxis.set_minor_formatter(NullFormatter())
+    low.set_xlabel(f"False-match rate, logarithmic, down to what the pairs resolve ({left:.2g})")
+    return figure
+
+
+def _draw_roc(whole: Axes, low: Axes, name: str, curve: Roc, number: int) -> float:
+    """Draw one curve into both panels; return the least false-match rate that its pairs resolve."""
+    if curve.one_class:
+        raise ValueError(f"Curve {name!r} has pairs of one class only: there is no ROC to draw.")
+    # Enough exact points of the curve, evenly spread in both panels, even where it has millions.
+    rates = np.union1d(np.linspace(0, 1, _CURVE_POINTS), np.geomspace(1 / curve.impostor, 1, _CURVE_POINTS))
+    points = np.union1d(0, np.searchsorted(curve.fpr, rates, side="right") - 1)
+    fpr, tpr = curve.fpr[points], curve.tpr[points]
+    style: dict[str, Any] = {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
+        "linewidth": 2,
+    }
+    whole.step(
+        fpr, tpr, where="post", label=f"{name}\nAUC {curve.auc:.4f}, EER {100 * curve.eer.rate:.2f} %", **style
+    )
+    floor = min(3 / curve.impostor, 0.5)
+    seen = np.maximum(fpr, floor)[int(np.searchsorted(fpr, floor, side="right")) - 1 :]
+    low.step(seen, tpr[-seen.size :], where="post", **style)
+    return floor
+
+
+def _log_ticks(lowest: float) -> list[float]:
+    """Powers of ten from `lowest` to 1, and twice and five times them where they are few."""
+    decades = [10.0**power for power in range(math.floor(math.log10(lowest)), 1)]
+    steps = (1, 2, 5) if len(decades) <= 2 else (1,)
+    return [step * decade for decade in decades for step in steps if lowest <= step * decade <= 1]
+
+
+def score_figure(distances: ArrayLike, same: ArrayLike, threshold: float | None = None) -> Figure:
+    """Draw how far apart genuine and impostor pairs are, and what a threshold makes of it.
+
+    Args:
+        distances: (n,) float; infinite ones (failed pairs) are counted in a note, not drawn.
+        same: (n,) bool.
+        threshold: drawn as a line, with its error rates, where it is a finite number.
+
+    Raises:
+        ValueError: as `facekit.metrics`, or no distance is finite.
+    """
+    values, labels = check_pairs(distances, same)
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError("There is no finite distance to draw.")
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    edges = np.histogram_bin_edges(values[finite], bins=_BINS)
+    for name, chosen, colour, style in (
+        ("genuine", labels, SAME_COLOUR, "-"),
+        ("impostor", ~labels, DIFFERENT_COLOUR, "--"),
+    ):
+        counts, _ = np.histogram(values[chosen & finite], edges)
+        total = int(chosen.sum())
+        share = 100 * counts / max(total, 1)
+        axes.stairs(share, edges, fill=True, color=colour, alpha=0.25)
+        axes.stairs(share, edges, color=colour, linestyle=style, linewidth=2, label=f"{name}: {total:,} pairs")
+    if threshold is not None and math.isfinite(threshold):
+        rates = rates_at(values, labels, threshold)
+        errors = f"FMR {_percent(rates.fpr)}, FNMR {_percent(rates.fnr)}"
+        axes.axvline(
+            threshold, color=BLACK, linestyle=":", linewidth=2, label=f"threshold {threshold:.4f}\n{errors}"
+        )
+    failed = f"; {int((~finite).sum()):,} failed pairs not shown" if not finite.all() else ""
+    axes.set(
+        title="Distances of genuine and impostor pairs",
+        xlabel=f"Distance of the two embeddings (0: equal, no unit){failed}",
+        ylabel="Share of the class per bin (%)",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def learning_curve_figure(history: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw what a training run logged, one panel a kind: losses, shares (AUC, accuracy, EER), learning rate.
+
+    Args:
+        history: a list a name, one number an epoch from epoch 1, as Keras' `History.history`. Names with "loss" are
+            losses; those that end in "auc", "accuracy" or "eer" shares; "learning_rate" is the rate. Others are not
+            drawn. NaN leaves a gap.
+
+    Raises:
+        ValueError: no name is one of these.
+    """
+    losses = {name: values for name, values in history.items() if "loss" in name}
+    shares = {name: values for name, values in history.items() if name.rsplit("_", 1)[-1] in SHARES}
+    rate = {name: values for name, values in history.items() if name == "learning_rate"}
+    panels = [
+        (lines, title, label, scale)
+        for lines, title, label, scale in (
+            (losses, "Loss", "Loss (no unit)", "linear"),
+            (shares, "Verification", "Share of pairs (0 to 1)", "linear"),
+            (rate, "Learning rate", "Learning rate (no unit)", "log"),
+        )
+        if lines
+    ]
+    if not panels:
+        raise ValueError(f"There is no loss, AUC, accuracy, EER or learning rate among {sorted(history)}.")
+    figure = Figure(figsize=(5 * len(panels), 4.2), layout="constrained")
+    for axes, (lines, title, label, scale) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
+        _draw_lines(axes, lines)
+        axes.set(title=title, xlabel="Epoch", ylabel=label, yscale=scale)
+        axes.set_xlim(0.5, max(map(len, lines.values())) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def _draw_lines(axes: Axes, lines: Mapping[str, Sequence[float]]) -> None:
+    for number, (name, values) in enumerate(lines.items()):
+        finite = [value for value in values if math.isfinite(value)]
+        last = f", last {finite[-1]:.4g}" if finite else ""
+        axes.plot(
+            range(1, len(values) + 1),
+            values,
+            color=COLOURS[number % len(COLOURS)],
+            linestyle=LINE_STYLES[number % len(LINE_STYLES)],
+            marker="o" if len(values) <= 30 else "",
+            markersize=4,
+            label=f"{_readable(name)}{last}",
+        )
+
+
+def _readable(name: str) -> str:
+    return " ".join(SHARES.get(word, word) for word in name.split("_"))
+
+
+def pairs_strip(
+    images_left: Sequence[Picture], images_right: Sequence[Picture], captions: Sequence[str], columns: int = 4
+) -> Picture:
+    """Draw pairs of pictures, each with a caption below, into one picture; e.g. the hardest pairs.
+
+    Args:
+        images_left: n >= 1 pictures, each (H, W, 3) uint8 RGB, of any sizes.
+        images_right: n pictures, the partners.
+        captions: n short texts (about 30 characters a line).
+        columns: pairs in a row.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: there is no pair, or the three lists differ in length.
+    """
+    count = len(captions)
+    if not count or len(images_left) != count or len(images_right) != count:
+        raise ValueError(
+            "`images_left`, `images_right` and `captions` must have one length, at least 1. "
+            f"Received: {len(images_left)}, {len(images_right)} and {count}."
+        )
+    across = min(columns, count)
+    down = math.ceil(count / across)
+    figure = Figure(figsize=(2.8 * across, 1.9 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, left, right, caption in zip(panels, images_left, images_right, captions, strict=False):
+        axes.imshow(_side_by_side(left, right))
+        axes.text(0.5, -0.04, caption, ha="center", va="top", fontsize=10, transform=axes.transAxes)
+    return figure_to_image(figure)
+
+
+def _side_by_side(left: Picture, right: Picture, side: int = 112, gap: int = 4) -> Picture:
+    """Both pictures at `side` pixels' height, a white gap of `gap` pixels between them."""
+    scaled = [
+        cv2.resize(
+            picture, (max(1, round(side * picture.shape[1] / picture.shape[0])), side), interpolation=cv2.INTER_AREA
+        )
+        for picture in (left, right)
+    ]
+    return np.hstack([scaled[0], np.full((side, gap, 3), 255, np.uint8), scaled[1]])
+
+
+def comparison_figure(
+    image1: Picture,
+    image2: Picture,
+    boxes: tuple[Box | None, Box | None],
+    landmarks: tuple[ArrayLike | None, ArrayLike | None],
+    caption: str,
+    colour: str,
+) -> Figure:
+    """Draw two pictures side by side with the faces found in them, and the verdict as the title.
+
+    Args:
+        image1: (H, W, 3) uint8 RGB.
+        image2: the other, of any size.
+        boxes: of each picture, its face's (x, y, width, height) in pixels, or None where no face was found.
+        landmarks: of each picture, its (5, 2) x and y in pixels, or None.
+        caption: the verdict in words; the colour must not say it alone.
+        colour: `SAME_COLOUR` or `DIFFERENT_COLOUR`, or any other matplotlib colour.
+    """
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure.suptitle(caption, color=colour, fontsize=15, fontweight="bold")
+    for axes, image, box, points in zip(figure.subplots(1, 2), (image1, image2), boxes, landmarks, strict=True):
+        axes.imshow(image)
+        axes.set_axis_off()
+        if box is None:
+            axes.set_title("no face found")
+        else:
+            x, y, width, height = box
+            axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="white", linewidth=4))
+            axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=2))
+        if points is not None:
+            across, down = np.asarray(points, dtype=np.float64).T
+            axes.scatter(across, down, s=36, color=colour, edgecolors="white", linewidths=1)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, its format by the path's ending (.png, .svg, .pdf). A file there is replaced in one step.
+
+    Raises:
+        ValueError: matplotlib knows no such format.
+        OSError: the folder cannot be made or written.
+    """
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=120)
+
+
+def figure_to_image(figure: Figure) -> Picture:
+    """Draw a figure into a picture, (H, W, 3) uint8 RGB at the figure's own resolution, e.g. for TensorBoard."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _percent(rate: float) -> str:
+    return "undefined" if math.isnan(rate) else f"{100 * rate:.2f} %"

@@ -1,0 +1,65 @@
+"""Take the weights of a file into a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+
+
+def load_weights(model: keras.Model, path: Path, backbone: str) -> str:
+    """Copy the weights of a file into a model.
+
+    Args:
+        model: an embedding model; its weights are replaced.
+        path: a `.keras` file of an embedding model, or a `.weights.h5` file of this very architecture. Of a
+            `.keras` file whose embedding head differs, the backbone's weights alone are taken.
+        backbone: name of the layer that is the model's backbone.
+
+    Returns:
+        One sentence that says what was taken.
+
+    Raises:
+        ValueError: no such file, another kind of file, or weights that do not fit; one sentence naming `weights`.
+    """
+    if not path.is_file():
+        raise ValueError(f"`weights`: there is no file {path}.")
+    if path.suffix == ".keras":
+        return _take_from_model(model, path, backbone)
+    if path.name.endswith(".weights.h5"):
+        return _take_from_weights(model, path)
+    raise ValueError(f"`weights`: expected a .keras or .weights.h5 file. Received: {path}.")
+
+
+def _take_from_model(model: keras.Model, path: Path, backbone: str) -> str:
+    try:
+        source = keras.models.load_model(path, compile=False)
+    except Exception as error:  # a damaged zip, a foreign layer, another Keras: each raises its own kind
+        raise ValueError(f"`weights`: {path} cannot be read as a Keras model ({_first_line(error)}).") from error
+    if backbone not in [layer.name for layer in source.layers]:
+        raise ValueError(f"`weights`: {path} holds no backbone {backbone!r}.")
+    if _shapes(source) == _shapes(model):
+        model.set_weights(source.get_weights())
+        return f"{path}: all weights taken."
+    old, new = source.get_layer(backbone), model.get_layer(backbone)
+    if _shapes(old) != _shapes(new):
+        raise ValueError(f"`weights`: the backbone {backbone!r} in {path} has weights of other shapes.")
+    new.set_weights(old.get_weights())
+    return f"{path}: its embedding head differs, so only the backbone's weights were taken."
+
+
+def _take_from_weights(model: keras.Model, path: Path) -> str:
+    try:
+        model.load_weights(path)
+    except Exception as error:  # h5py and Keras raise several kinds
+        raise ValueError(f"`weights`: {path} does not fit this model ({_first_line(error)}).") from error
+    return f"{path}: all weights taken."
+
+
+def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
+    return [tuple(weight.shape) for weight in layer.weights]
+
+
+def _first_line(error: Exception) -> str:
+    """The heart of an error whose text may run over many lines."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,123 @@
+"""The network: from a picture to its embedding.
+
+In:  a `Config` (image size, backbone, weights, pooling, dropout, embedding size, precision).
+Out: a Keras model from RGB pictures of 0..255 to unit-length float32 embeddings; it normalises its input itself.
+Run: python -m apps.bench model
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from config import Config
+from facekit.backbones import BATCH_NORM, build_backbone, build_normalization
+from facekit.weights import load_weights
+
+LOGGER = logging.getLogger(__name__)
+
+# Squared length below which a row counts as zero. An untrained MobileNetV2 gives rows of 1e-11: well above.
+ZERO_SQUARED = 1e-30
+
+
+@keras.saving.register_keras_serializable(package="tupletface")
+class UnitNorm(keras.layers.Layer):
+    """Scale each row to length 1.
+
+    A row shorter than 1e-15 passes unchanged, its gradient too: a zero row stays zero, without the infinite or
+    enormous gradient (1e12 in `keras.layers.UnitNormalization`) that the norm has there.
+
+    Call: (..., D) float32 to the same shape and dtype.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Normalise a batch."""
+        squared = keras.ops.sum(keras.ops.square(inputs), axis=-1, keepdims=True)
+        # The replaced value, not only the result, must be harmless: a gradient flows through both branches.
+        return inputs * keras.ops.rsqrt(keras.ops.where(squared < ZERO_SQUARED, 1.0, squared))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's shape."""
+        return input_shape
+
+
+def build_embedding_model(config: Config) -> keras.Model:
+    """Build the network that `config` describes, on its starting weights.
+
+    The backbone alone computes in `config.precision`: input normalisation and embedding head are always float32.
+    Random weights follow Keras' global seed. Keras' global precision is left as it was.
+
+    Args:
+        config: the settings; read are image_size, backbone, weights, pooling, dropout, embedding_size, precision.
+
+    Returns:
+        A model from (B, image_size, image_size, 3) RGB, 0..255, uint8 or floating point, to (B, embedding_size)
+        float32 unit rows.
+
+    Raises:
+        ValueError: weights that could not be fetched, read or fitted; one sentence naming the file and `weights`.
+    """
+    fetched = "imagenet" if config.weights == "imagenet" else None
+    with _dtype_policy(config.precision):
+        backbone = build_backbone(config.backbone, config.image_size, fetched)
+    with _dtype_policy("float32"):
+        image = keras.Input((config.image_size, config.image_size, 3), name="image")
+        features = backbone(build_normalization(config.backbone)(image))
+        model = keras.Model(image, _embed(features, config), name="embedding_model")
+    if config.weights and not fetched:
+        LOGGER.warning(load_weights(model, Path(config.weights), config.backbone))
+    return model
+
+
+def _embed(features: Any, config: Config) -> Any:
+    """The embedding head: pooling, dropout, a linear layer, batch norm (FaceNet's and ArcFace's), unit length."""
+    pooling = keras.layers.GlobalAveragePooling2D if config.pooling == "average" else keras.layers.Flatten
+    x = pooling(name="pooling")(features)
+    x = keras.layers.Dropout(config.dropout, name="dropout")(x)
+    x = keras.layers.Dense(config.embedding_size, use_bias=False, name="embedding")(x)
+    x = keras.layers.BatchNormalization(**BATCH_NORM, name="embedding_bn")(x)
+    return UnitNorm(name="unit_norm")(x)
+
+
+@contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    """Layers made inside have this precision; Keras offers a global setting only."""
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(previous)
+
+
+def model_summary(model: keras.Model) -> dict[str, int]:
+    """The size of a model.
+
+    Returns:
+        parameters: all weights, moving statistics included.
+        trainable_parameters: those that training changes.
+        flops: floating-point operations for one picture: 2 for each multiply-and-add of convolutions and dense
+            layers. Normalisation, activations, pooling and additions, a few percent, are not counted.
+        image_size: side of the square input in pixels.
+    """
+    return {
+        "parameters": model.count_params(),
+        "trainable_parameters": sum(prod(weight.shape) for weight in model.trainable_weights),
+        "flops": 2 * _multiply_adds(model),
+        "image_size": model.input_shape[1],
+    }
+
+
+def _multiply_adds(layer: keras.layers.Layer) -> int:
+    """Multiply-and-adds of a layer for one picture: each weight of a kernel is used once a place of the output."""
+    if isinstance(layer, keras.Model):
+        return sum(_multiply_adds(inner) for inner in layer.layers)
+    if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)):
+        return prod(layer.kernel.shape) * prod(layer.output.shape[1:-1])
+    return 0
