@@ -100,6 +100,7 @@ def recipe_of(config: CropConfig) -> CropRecipe:
         choose=config.choose,
         min_confidence=config.min_confidence,
         max_side=config.max_side,
+        quality=config.quality,
     )
 
 
@@ -196,7 +197,7 @@ def crop_chunk(jobs: Sequence[Job], config: CropConfig) -> Done:
         finding = findings.get(job.path, Finding(None, 0, reasons.get(job.path, "")))
         crop = crop_found(images[job.path], finding, recipe) if job.path in images else None
         if crop is not None:
-            write_jpeg(config.output_dir / job.crop, crop, config.quality)
+            write_jpeg(config.output_dir / job.crop, crop, recipe.quality)
         stamp = _stamp(config.input_dir / job.path)
         name = job.crop if crop is not None else ""
         rows.append(Row(job.path, name, finding.reason, finding.count, finding.face, *stamp))

@@ -288,7 +288,7 @@ def triplet_loss(labels: Tensor, embeddings: Tensor, **options: Any) -> Tensor:
 LOSSES: dict[str, type[PairLoss]] = {"tuplet_margin": TupletMarginLoss, "triplet": TripletLoss}
 
 
-def get(name: str, **options: Any) -> PairLoss:
+def get(name: str, /, **options: Any) -> PairLoss:
     """The loss of this name with these options, which are its class's arguments.
 
     Raises:

@@ -317,11 +317,11 @@ def choose_threshold(config: Config, held_out: HeldOut) -> Threshold:
         criterion = f"the largest with FMR at most {config.target_fmr:g}"
     value = min(value, 2.0)
     rates = rates_at(distances, same, value)
-    people = held_out.pairs.people()
+    people = held_out.pairs.people() or (None, None)
     return Threshold(
         value=value,
         criterion=criterion,
-        data=f"{len({*people[0], *people[1]})} held-out people of {config.validation_dir or config.train_dir}",
+        data=f"held-out people of {config.validation_dir or config.train_dir}",
         genuine=int(same.sum()),
         impostor=int((~same).sum()),
         fmr=rates.fpr,

@@ -33,6 +33,7 @@ class CropRecipe:
         choose: which of several faces (`facekit.detection.choose_face`).
         min_confidence: faces that the detector scores lower are not used, 0 to 1.
         max_side: pictures are scaled down to this longer side, in pixels, before detection.
+        quality: JPEG quality that the crop is stored at, 1 to 100; networks see it as stored.
         detector: name of the detector.
     """
 
@@ -42,6 +43,7 @@ class CropRecipe:
     choose: str = "largest_centred"
     min_confidence: float = 0.9
     max_side: int = 1024
+    quality: int = 95
     detector: str = "mtcnn"
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,7 +146,7 @@ def crop_box(image: Image, box: NDArray[Any], size: int = TEMPLATE_SIDE, margin:
 
 
 def crop_face(image: Image, box: NDArray[Any], landmarks: Points, recipe: CropRecipe) -> Image:
-    """The crop that `recipe` makes of a face: (recipe.size, recipe.size, 3) uint8."""
+    """The crop that `recipe` makes of a face, before it is stored: (recipe.size, recipe.size, 3) uint8."""
     if recipe.method == "align":
         return align(image, landmarks, recipe.size, recipe.margin)
     return crop_box(image, box, recipe.size, recipe.margin)

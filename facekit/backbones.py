@@ -22,6 +22,9 @@ CAFFE_BGR_MEAN = (103.939, 116.779, 123.68)
 IMAGENET_RGB_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_RGB_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
+# Keras has MobileNetV2's ImageNet weights for pictures of each of these sides; other sides get the last.
+MOBILENET_SIZES = (96, 128, 160, 192, 224)
+
 
 @keras.saving.register_keras_serializable(package="tupletface")
 class ChannelNormalization(keras.layers.Layer):
@@ -68,7 +71,7 @@ class Backbone:
     """Makes the layer from RGB 0..255 to what the network expects."""
 
     imagenet_file: str | None = None
-    """Name of Keras Applications' file of ImageNet weights. None: there is none."""
+    """Name of Keras Applications' file of ImageNet weights; {size} is one of MOBILENET_SIZES. None: there is none."""
 
 
 def build_backbone(name: str, image_size: int, weights: str | None = None) -> keras.Model:
@@ -97,7 +100,7 @@ def build_backbone(name: str, image_size: int, weights: str | None = None) -> ke
         try:
             network = backbone.build(shape, weights)
         except Exception as error:  # Keras raises a bare Exception where a download fails
-            raise ValueError(_no_imagenet(name, error)) from error
+            raise ValueError(_no_imagenet(name, image_size, error)) from error
     network.name = name
     return network
 
@@ -118,11 +121,13 @@ def _find(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def _no_imagenet(name: str, error: Exception) -> str:
+def _no_imagenet(name: str, image_size: int, error: Exception) -> str:
+    size = image_size if image_size in MOBILENET_SIZES else max(MOBILENET_SIZES)
+    file = str(BACKBONES[name].imagenet_file).format(size=size)
     folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
     return (
-        f"The ImageNet weights of {name} could not be loaded ({error}): put the file "
-        f"{BACKBONES[name].imagenet_file} into {folder}, or set `weights` to None or to a local .keras file's path."
+        f"The ImageNet weights of {name} could not be loaded ({error}): put the file {file} into "
+        f"{folder}, or set `weights` to None or to a local .keras file's path."
     )
 
 
@@ -337,7 +342,7 @@ BACKBONES: dict[str, Backbone] = {
     "mobilenet_v2": Backbone(
         _application(keras.applications.MobileNetV2),
         _minus_one_to_one,
-        "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{size}_no_top.h5",
     ),
     "efficientnet_b0": Backbone(_efficientnet_b0, _imagenet, "efficientnetb0_notop.h5"),
 }

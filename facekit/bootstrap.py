@@ -22,7 +22,7 @@ from facekit.metrics import BoolArray, FloatArray, check_pairs
 LEVEL = 0.95
 
 # A statistic sees each pair's weight, (n,) float64 >= 0 in the order of the pairs, and returns one number or (k,).
-Statistic = Callable[[FloatArray], ArrayLike]
+Statistic = Callable[[FloatArray], float | FloatArray]
 
 
 class Interval(NamedTuple):
@@ -66,7 +66,7 @@ def bootstrap_interval(
     return Interval(low, high)
 
 
-def weighted_auc(distances: ArrayLike, same: ArrayLike) -> Statistic:
+def weighted_auc(distances: ArrayLike, same: ArrayLike) -> Callable[[FloatArray], float]:
     """The area under the ROC curve as a function of the pairs' weights, ties counting 1/2; sorts once.
 
     Returns:
@@ -86,7 +86,7 @@ def weighted_auc(distances: ArrayLike, same: ArrayLike) -> Statistic:
     return statistic
 
 
-def weighted_rates(accepted: BoolArray, same: BoolArray) -> Statistic:
+def weighted_rates(accepted: BoolArray, same: BoolArray) -> Callable[[FloatArray], FloatArray]:
     """Accuracy, FMR and FNMR of fixed decisions as a function of the pairs' weights.
 
     The classes keep their true shares in the accuracy: which people are drawn must not change how many of the pairs

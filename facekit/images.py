@@ -49,12 +49,18 @@ def read_image(path: Path) -> Image:
     if not data:
         raise UnreadableImageError(f"{path}: is empty.")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = decode(data)
     except cv2.error as error:  # for example more pixels than OpenCV admits
         raise UnreadableImageError(f"{path}: cannot be decoded ({error.err}).") from None
     if image is None:
         raise UnreadableImageError(f"{path}: is truncated or not a picture.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
+
+
+def decode(data: bytes) -> Image | None:
+    """An encoded picture as (H, W, 3) uint8 RGB; None where it is truncated or no picture."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def encode_jpeg(image: Image, quality: int = 95) -> bytes:
@@ -69,6 +75,14 @@ def encode_jpeg(image: Image, quality: int = 95) -> bytes:
 def write_jpeg(path: Path, image: Image, quality: int = 95) -> None:
     """Write an (H, W, 3) uint8 RGB image as JPEG, whole or not at all."""
     write_bytes(path, encode_jpeg(image, quality))
+
+
+def as_stored(image: Image, quality: int) -> Image:
+    """What is read back after `write_jpeg`: the same loss, without a file."""
+    stored = decode(encode_jpeg(image, quality))
+    if stored is None:
+        raise ValueError(f"An image of shape {image.shape} did not survive JPEG.")
+    return stored
 
 
 def write_png(path: Path, image: Image) -> None:

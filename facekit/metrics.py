@@ -113,11 +113,15 @@ class Roc:
         """Where FMR = FNMR, on the straight line between the two points around it."""
         if self.one_class:
             return EqualError(np.nan, np.nan)
-        fmr, fnmr = np.append(self.fpr, 1.0), np.append(1 - self.tpr, 0.0)
-        after = int(np.argmax(fmr >= fnmr))
-        gap_before, gap_after = fnmr[after - 1] - fmr[after - 1], fmr[after] - fnmr[after]
-        rate = fmr[after - 1] + (fmr[after] - fmr[after - 1]) * gap_before / (gap_before + gap_after)
-        closest = int(np.argmin(np.abs(fmr - fnmr)[:-1]))
+        genuine = np.append(self.accepted_genuine, self.genuine)
+        impostor = np.append(self.accepted_impostor, self.impostor)
+        # (FMR - FNMR) x genuine x impostor, rising: whole numbers, so that equal gaps compare equal.
+        gaps = impostor * self.genuine - (self.genuine - genuine) * self.impostor
+        after = int(np.argmax(gaps >= 0))
+        before = after - 1
+        way = gaps[before] / (gaps[before] - gaps[after])
+        rate = (impostor[before] + way * (impostor[after] - impostor[before])) / self.impostor
+        closest = int(np.argmin(np.abs(gaps[:-1])))
         return EqualError(float(rate), float(self.thresholds[closest]))
 
     def last_within(self, rate: float) -> int:

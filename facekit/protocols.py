@@ -41,14 +41,11 @@ class Pairs:
         """Every picture of any pair once, sorted."""
         return sorted({*self.first, *self.second})
 
-    def people(self) -> tuple[list[str], list[str]]:
-        """The person of each picture, by its folder: two lists of n names."""
-        return [_person(path) for path in self.first], [_person(path) for path in self.second]
-
-
-def _person(path: str) -> str:
-    parent = Path(path).parent.as_posix()
-    return path if parent == "." else parent
+    def people(self) -> tuple[list[str], list[str]] | None:
+        """The person of each picture, by its folder: two lists of n names; None where folders aren't people."""
+        first, second = ([Path(path).parent.as_posix() for path in paths] for paths in (self.first, self.second))
+        told = [one == two for one, two in zip(first, second, strict=True)]
+        return (first, second) if told == self.same.tolist() else None
 
 
 def read_pairs(path: Path) -> Pairs:

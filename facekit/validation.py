@@ -34,8 +34,9 @@ class HeldOut:
         self._first = np.array([place[path] for path in pairs.first])
         self._second = np.array([place[path] for path in pairs.second])
         people = pairs.people()
-        # Very few people can't be kept apart in folds; pairs can.
-        self._folds = folds_by_identity(*people).folds if len({*people[0]}) > 1 else folds_by_pair(len(pairs))
+        # One person alone can't be kept apart from others in folds; pairs can.
+        by_identity = people is not None and len({*people[0]}) > 1
+        self._folds = folds_by_identity(*people).folds if people and by_identity else folds_by_pair(len(pairs))
         self.distances = np.full(len(pairs), np.nan)
         self._threshold = float("nan")
 

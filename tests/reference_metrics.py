@@ -1,10 +1,14 @@
 """Slow loops from the definitions, one for each metric: the oracle. Imports nothing of ours."""
 
 import math
+from collections.abc import Iterable
 from fractions import Fraction
 
+Floats = list[float]
+Bools = list[bool]
 
-def counts(distances, same, threshold):
+
+def counts(distances: Floats, same: Bools, threshold: float) -> tuple[int, int, int, int]:
     """True accepts, false accepts, true rejects, false rejects."""
     true_accepts = false_accepts = true_rejects = false_rejects = 0
     for distance, genuine in zip(distances, same, strict=True):
@@ -19,12 +23,12 @@ def counts(distances, same, threshold):
     return true_accepts, false_accepts, true_rejects, false_rejects
 
 
-def candidates(distances):
+def candidates(distances: Floats) -> list[float]:
     """Every distance there, and accept-all."""
     return sorted({*distances, math.inf})
 
 
-def rates(distances, same, threshold):
+def rates(distances: Floats, same: Bools, threshold: float) -> dict[str, float]:
     """Accuracy, precision, recall, F1, FPR and FNR of both classes' pairs; 0/0 is 0."""
     ta, fa, tr, fr = counts(distances, same, threshold)
     precision = ta / (ta + fa) if ta + fa else 0.0
@@ -41,19 +45,19 @@ def rates(distances, same, threshold):
     }
 
 
-def auc(distances, same, weights=None):
+def auc(distances: Floats, same: Bools) -> float:
     """Over all couples of a genuine and an impostor pair: how often the genuine one is closer, a tie being half."""
-    weights = weights or [1] * len(distances)
-    won = total = 0.0
-    for near, genuine, weight in zip(distances, same, weights, strict=True):
-        for far, other_genuine, other_weight in zip(distances, same, weights, strict=True):
+    won = 0.0
+    couples = 0
+    for near, genuine in zip(distances, same, strict=True):
+        for far, other_genuine in zip(distances, same, strict=True):
             if genuine and not other_genuine:
-                total += weight * other_weight
-                won += weight * other_weight * (1.0 if near < far else 0.5 if near == far else 0.0)
-    return won / total
+                couples += 1
+                won += 1.0 if near < far else 0.5 if near == far else 0.0
+    return won / couples
 
 
-def eer(distances, same):
+def eer(distances: Floats, same: Bools) -> float:
     """Walk along the ROC until FMR reaches FNMR; cross on the straight line between the last two points."""
     points = []
     for threshold in candidates(distances):
@@ -68,19 +72,19 @@ def eer(distances, same):
     raise AssertionError("FMR ends at 1 and FNMR at 0.")
 
 
-def best_within(distances, same, rate):
+def best_within(distances: Floats, same: Bools, rate: float) -> tuple[float, float]:
     """The best TPR, and the largest threshold, among those whose false accepts are at most floor(rate * N)."""
     allowed = math.floor(Fraction(str(rate)) * sum(not genuine for genuine in same))
-    best = None
+    best = 0.0, -math.inf
     for threshold in candidates(distances):
         if counts(distances, same, threshold)[1] <= allowed:
             best = rates(distances, same, threshold)["tpr"], threshold
     return best
 
 
-def best_accuracy_threshold(distances, same):
+def best_accuracy_threshold(distances: Floats, same: Bools) -> float:
     """The lowest candidate with the most right decisions."""
-    best, most = None, -1
+    best, most = -math.inf, -1
     for threshold in candidates(distances):
         ta, _, tr, _ = counts(distances, same, threshold)
         if ta + tr > most:
@@ -88,7 +92,7 @@ def best_accuracy_threshold(distances, same):
     return best
 
 
-def kfold(distances, same, folds):
+def kfold(distances: Floats, same: Bools, folds: list[int]) -> tuple[list[float], list[float]]:
     """Thresholds and accuracies of the folds, each threshold from all other folds' pairs."""
     thresholds, accuracies = [], []
     for fold in sorted(set(folds)):
@@ -101,20 +105,20 @@ def kfold(distances, same, folds):
     return thresholds, accuracies
 
 
-def cost_threshold(distances, same):
+def cost_threshold(distances: Floats, same: Bools) -> tuple[float, Fraction]:
     """The lowest grid value of the least 0.8 FPR + 0.2 FNR, in exact fractions."""
-    best = None
+    best = 0.0, Fraction(2)
     genuine = sum(bool(s) for s in same)
     for step in range(1000, 15001):
         threshold = step / 10000
         _, fa, _, fr = counts(distances, same, threshold)
         cost = Fraction(8, 10) * Fraction(fa, len(same) - genuine) + Fraction(2, 10) * Fraction(fr, genuine)
-        if best is None or cost < best[1]:
+        if cost < best[1]:
             best = threshold, cost
     return best
 
 
-def shared_pairs(ids1, ids2, folds):
+def shared_pairs(ids1: Iterable[int], ids2: Iterable[int], folds: Iterable[int]) -> int:
     """Pairs with a person who is in a pair of another fold."""
     shared = 0
     for a, b, fold in zip(ids1, ids2, folds, strict=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "hard": ("triplet", {"mining": "hard"}),
     "hard-soft": ("triplet", {"mining": "hard", "soft": True}),
     "hardest": ("triplet", {"hardest": 2, "margin": 0.5}),
-    "hardest-many": ("triplet", {"hardest": 1000}),
+    "hardest-many": ("triplet", {"hardest": 1000, "margin": 1.9}),
 }
-FORMULAS = {"tuplet_margin": reference.tuplet_margin, "triplet": reference.triplet}
+ONE_PER_FORMULA = ("tuplet-hardest", "semi_hard", "all", "hard", "hardest")
+FORMULAS: dict[str, Callable[..., float]] = {"tuplet_margin": reference.tuplet_margin, "triplet": reference.triplet}
 
 # Unequal identities, singletons among them, in no order.
 LABELS = np.array([0, 1, 0, 2, 0, 3, 1, 0, 4, 2, 1, 4, 5])
@@ -87,7 +90,7 @@ def test_value_and_gradient_match_the_oracle(variant: str, form: str, kind: str)
         value, gradient = contracts.value_and_gradient(make(variant), labels, rows)
         expected = oracle(variant, labels, rows)
         assert value == pytest.approx(expected, rel=5e-5, abs=1e-7)
-        slope = reference.slope(lambda x, labels=labels: oracle(variant, labels, x), rows)
+        slope = reference.slope(partial(oracle, variant, labels), rows)
         assert np.abs(gradient - slope).max() <= 2e-3 * np.abs(slope).max() + 1e-7
 
 
@@ -135,7 +138,7 @@ def test_ties_at_the_semi_hard_and_the_margin_limit() -> None:
 
 
 def test_all_counts_only_positive_terms() -> None:
-    labels, rows = flat_batch("clustered", 3)
+    labels, rows = flat_batch("random", 3)
     positive = float(TripletLoss(mining="all")(labels, rows))
     assert positive > 1.5 * float(TripletLoss(mining="all", average="all")(labels, rows))
 
@@ -150,23 +153,17 @@ def test_contract(variant: str, form: str) -> None:
     loss = make(variant)
     contracts.check_loss_is_per_anchor(loss, labels, rows)
     contracts.check_loss_config(loss, labels, rows)
-    contracts.check_loss_runs_everywhere(loss, labels, rows)
+    if variant in ONE_PER_FORMULA:
+        contracts.check_loss_runs_everywhere(loss, labels, rows)
 
 
-@every_variant
 @every_form
+@pytest.mark.parametrize("variant", ["tuplet", "semi_hard"])
 def test_fit(variant: str, form: str) -> None:
     rng = np.random.default_rng(0)
     labels, _ = BATCHES[form]("random", 0)
     rows = rng.normal(size=(200, 6))[labels] + 0.5 * rng.normal(size=(*labels.shape, 6))
     contracts.check_loss_fits(make(variant), labels, rows.astype("float32"))
-
-
-@pytest.mark.parametrize("variant", ["tuplet-hardest", "semi_hard", "all"])
-def test_fit_under_xla(variant: str) -> None:
-    labels, _ = flat_batch("random", 0)
-    rows = np.random.default_rng(1).normal(size=(len(labels), 6)).astype("float32")
-    contracts.check_loss_fits(make(variant), labels, rows, jit_compile=True)
 
 
 @every_variant
@@ -197,14 +194,20 @@ def test_half_precision_rows_of_norm_300(variant: str, dtype: str) -> None:
     assert np.abs(gradient).max() > 0
 
 
-@pytest.mark.parametrize(
-    "dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32"]
-)
-@pytest.mark.parametrize("run", ["graph", "xla"])
-def test_labels_of_any_dtype(dtype: str, run: str) -> None:
+INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+
+
+@pytest.mark.parametrize("dtype", [*INTEGERS, "float16", "float32", "float64"])
+def test_labels_of_any_dtype(dtype: str) -> None:
     labels, rows = flat_batch("random", 6)
     expected = float(make("hard")(labels, rows))
-    assert contracts.value_and_gradient(make("hard"), labels.astype(dtype), rows, run)[0] == pytest.approx(expected)
+    assert float(make("hard")(labels.astype(dtype), rows)) == expected
+
+
+def test_narrow_labels_under_xla() -> None:
+    labels, rows = flat_batch("random", 6)
+    value, _ = contracts.value_and_gradient(make("hard"), labels.astype("uint16"), rows, "xla")
+    assert value == pytest.approx(oracle("hard", labels, rows), rel=5e-5)
 
 
 @every_form

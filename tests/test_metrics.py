@@ -1,10 +1,11 @@
-"""Metrics, thresholds, folds, intervals and the report, against slow loops, scikit-learn and known distributions."""
+"""Metrics, thresholds, folds, intervals, report: against slow loops, scikit-learn and known distributions."""
 
 import json
 import math
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score, roc_auc_score, roc_curve
 
-from facekit.bootstrap import bootstrap_interval, score_intervals, weighted_auc, weighted_rates
+from facekit.bootstrap import Interval, bootstrap_interval, score_intervals, weighted_auc, weighted_rates
 from facekit.folds import folds_by_identity, folds_by_pair, kfold_accuracy, number_people
 from facekit.metrics import auc, check_pairs, eer, rates_at, roc, tpr_at_fpr, with_failures
 from facekit.report import verification_report
 from facekit.thresholds import COST_GRID, best_accuracy_threshold, cost_threshold, threshold_at_fmr
 from tests import reference_metrics as reference
+
+Scores = tuple[list[float], list[bool]]
 
 quickly = settings(max_examples=150, deadline=None, derandomize=True)
 
@@ -25,12 +28,11 @@ TIED = st.sampled_from([0.0, 0.1, 0.2501, 0.25, 0.5, 0.7, 1.0, 1.5, 1.9, math.in
 ANY = st.floats(min_value=-3, max_value=3, allow_nan=False)
 
 
-def scored_pairs(min_size: int = 2, both: bool = True):
-    """Short lists of (distance, same), with many ties; with both classes or with any."""
+def scored_pairs(min_size: int = 2) -> st.SearchStrategy[Scores]:
+    """Short lists of distances and labels, with many ties and both classes."""
     pair = st.tuples(st.one_of(TIED, TIED, ANY), st.booleans())
     lists = st.lists(pair, min_size=min_size, max_size=14)
-    if both:
-        lists = lists.filter(lambda pairs: {same for _, same in pairs} == {True, False})
+    lists = lists.filter(lambda pairs: {same for _, same in pairs} == {True, False})
     return lists.map(lambda pairs: ([float(d) for d, _ in pairs], [same for _, same in pairs]))
 
 
@@ -53,7 +55,7 @@ def crowd(pairs: int, people: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 @quickly
 @given(scored_pairs())
-def test_roc_points_are_what_their_thresholds_give(pairs):
+def test_roc_points_are_what_their_thresholds_give(pairs: Scores) -> None:
     distances, same = pairs
     curve = roc(distances, same)
     assert curve.thresholds.tolist() == reference.candidates(distances)
@@ -64,13 +66,13 @@ def test_roc_points_are_what_their_thresholds_give(pairs):
 
 @quickly
 @given(scored_pairs())
-def test_auc_and_eer_equal_the_loops(pairs):
+def test_auc_and_eer_equal_the_loops(pairs: Scores) -> None:
     distances, same = pairs
     assert auc(distances, same) == pytest.approx(reference.auc(distances, same), abs=1e-12)
     assert eer(distances, same).rate == pytest.approx(reference.eer(distances, same), abs=1e-12)
 
 
-def test_auc_and_roc_equal_scikit_learn_with_ties():
+def test_auc_and_roc_equal_scikit_learn_with_ties() -> None:
     distances, same = normal_pairs(3001)
     distances = np.round(distances, 2)
     assert auc(distances, same) == pytest.approx(roc_auc_score(same, -distances), abs=1e-12)
@@ -82,7 +84,7 @@ def test_auc_and_roc_equal_scikit_learn_with_ties():
     np.testing.assert_allclose(curve.thresholds[:-1], -thresholds[1:])
 
 
-def test_eer_is_on_the_line_between_two_points_and_names_a_threshold():
+def test_eer_is_on_the_line_between_two_points_and_names_a_threshold() -> None:
     # The points (FMR, FNMR): (0, 1), (0, 1/2), (1/3, 1/2), (2/3, 1/2), ...: they cross at FMR = FNMR = 1/2.
     rate, threshold = eer([0.1, 0.2, 0.3, 0.4, 0.5], [True, False, False, True, False])
     assert rate == pytest.approx(0.5)
@@ -91,7 +93,7 @@ def test_eer_is_on_the_line_between_two_points_and_names_a_threshold():
 
 @quickly
 @given(scored_pairs(), st.one_of(TIED, ANY))
-def test_rates_equal_the_loops(pairs, threshold):
+def test_rates_equal_the_loops(pairs: Scores, threshold: float) -> None:
     distances, same = pairs
     rates = rates_at(distances, same, threshold)
     for name, value in reference.rates(distances, same, threshold).items():
@@ -100,7 +102,7 @@ def test_rates_equal_the_loops(pairs, threshold):
     assert counts == reference.counts(distances, same, threshold)
 
 
-def test_rates_equal_scikit_learn():
+def test_rates_equal_scikit_learn() -> None:
     distances, same = normal_pairs(999)
     rates, accepted = rates_at(distances, same, 1.0), distances < 1.0
     for name, score in (
@@ -112,14 +114,14 @@ def test_rates_equal_scikit_learn():
         assert getattr(rates, name) == pytest.approx(score(same, accepted)), name
 
 
-def test_a_pair_at_the_threshold_is_not_accepted():
+def test_a_pair_at_the_threshold_is_not_accepted() -> None:
     assert rates_at([0.5, 0.5], [True, False], 0.5).true_accepts == 0
     assert rates_at([0.5, 0.5], [True, False], np.nextafter(0.5, 1)).true_accepts == 1
     at_nothing = rates_at([0.5, 0.5], [True, False], 0.5)
     assert (at_nothing.precision, at_nothing.f1, at_nothing.recall) == (0.0, 0.0, 0.0)
 
 
-def test_float32_distances_keep_their_exact_thresholds():
+def test_float32_distances_keep_their_exact_thresholds() -> None:
     distances, same = normal_pairs(500)
     single = distances.astype(np.float32)
     threshold = best_accuracy_threshold(single, same)
@@ -132,7 +134,7 @@ def test_float32_distances_keep_their_exact_thresholds():
 
 @quickly
 @given(scored_pairs(), st.sampled_from([0.1, 0.25, 0.3, 0.5, 0.6, 0.75, 0.9, 1.0]))
-def test_tpr_at_fpr_equals_the_loops_and_never_exceeds_its_rate(pairs, rate):
+def test_tpr_at_fpr_equals_the_loops_and_never_exceeds_its_rate(pairs: Scores, rate: float) -> None:
     distances, same = pairs
     impostor = same.count(False)
     (claim,) = tpr_at_fpr(distances, same, [rate])
@@ -148,17 +150,17 @@ def test_tpr_at_fpr_equals_the_loops_and_never_exceeds_its_rate(pairs, rate):
 
 
 @pytest.mark.parametrize(("rate", "impostor"), [(0.1, 30), (0.29, 100), (0.57, 100), (0.7, 10), (0.001, 3000)])
-def test_the_allowed_false_accepts_are_floored_exactly(rate, impostor):
+def test_the_allowed_false_accepts_are_floored_exactly(rate: float, impostor: int) -> None:
     # As floats 0.29 * 100 and 0.57 * 100 fall just short of a whole number.
     distances = np.arange(impostor + 1) / impostor
     same = np.zeros(impostor + 1, dtype=bool)
     same[-1] = True
     (claim,) = tpr_at_fpr(distances, same, [rate])
     assert rates_at(distances, same, claim.threshold).false_accepts == round(rate * impostor)
-    assert threshold_at_fmr(distances, same, rate).fmr == rate if rate < 1 else True
+    assert threshold_at_fmr(distances, same, rate).fmr == rate
 
 
-def test_a_rate_needs_three_over_it_impostor_pairs():
+def test_a_rate_needs_three_over_it_impostor_pairs() -> None:
     for impostor, claimable in ((2999, False), (3000, True)):
         distances, same = np.linspace(0, 1, impostor + 5), np.arange(impostor + 5) < 5
         claim = tpr_at_fpr(distances, same)[-1]
@@ -173,13 +175,13 @@ def test_a_rate_needs_three_over_it_impostor_pairs():
 
 @quickly
 @given(scored_pairs())
-def test_best_accuracy_threshold_equals_the_loops(pairs):
+def test_best_accuracy_threshold_equals_the_loops(pairs: Scores) -> None:
     assert best_accuracy_threshold(*pairs) == reference.best_accuracy_threshold(*pairs)
 
 
 @quickly
 @given(scored_pairs(), st.sampled_from([0.05, 0.1, 0.3, 0.5, 0.7, 0.9]))
-def test_threshold_at_fmr_is_the_largest_within_its_target(pairs, target):
+def test_threshold_at_fmr_is_the_largest_within_its_target(pairs: Scores, target: float) -> None:
     distances, same = pairs
     found = threshold_at_fmr(distances, same, target)
     assert found.threshold == reference.best_within(distances, same, target)[1]
@@ -192,21 +194,21 @@ def test_threshold_at_fmr_is_the_largest_within_its_target(pairs, target):
         assert reference.rates(distances, same, np.nextafter(found.threshold, math.inf))["fpr"] > target
 
 
-def test_threshold_at_fmr_refuses_a_target_that_is_no_rate():
+def test_threshold_at_fmr_refuses_a_target_that_is_no_rate() -> None:
     with pytest.raises(ValueError, match=r"`fmr` must be in \(0, 1\). Received: 1"):
         threshold_at_fmr([0.1, 0.2], [True, False], 1)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(scored_pairs())
-def test_cost_threshold_equals_the_loops(pairs):
+def test_cost_threshold_equals_the_loops(pairs: Scores) -> None:
     found, (threshold, cost) = cost_threshold(*pairs), reference.cost_threshold(*pairs)
     assert found.threshold == threshold
     assert found.cost == pytest.approx(float(cost), abs=1e-12)
     assert found.cost == pytest.approx(0.8 * found.fpr + 0.2 * found.fnr, abs=1e-12)
 
 
-def test_the_cost_grid_is_exact_and_ties_go_to_its_lowest_value():
+def test_the_cost_grid_is_exact_and_ties_go_to_its_lowest_value() -> None:
     assert (COST_GRID.size, COST_GRID[0], COST_GRID[1], COST_GRID[-1]) == (14_001, 0.1, 0.1001, 1.5)
     assert COST_GRID[6000] == 0.7
     assert cost_threshold([0.7, 1.4], [True, False]).threshold == 0.7001
@@ -218,7 +220,7 @@ def test_the_cost_grid_is_exact_and_ties_go_to_its_lowest_value():
 
 @quickly
 @given(scored_pairs(min_size=4), st.integers(min_value=2, max_value=4))
-def test_kfold_equals_the_loops(pairs, k):
+def test_kfold_equals_the_loops(pairs: Scores, k: int) -> None:
     distances, same = pairs
     folds = [10 * (i % k) for i in range(len(same))]
     result = kfold_accuracy(distances, same, folds)
@@ -234,7 +236,7 @@ def test_kfold_equals_the_loops(pairs, k):
         assert getattr(result.rates, name) == pytest.approx(value, abs=1e-12), name
 
 
-def test_a_fold_has_no_say_in_its_own_threshold():
+def test_a_fold_has_no_say_in_its_own_threshold() -> None:
     # Each fold is separable alone, at thresholds that fail on the other: peeking would score above a half.
     result = kfold_accuracy([0.1, 0.2, 0.8, 0.9], [True, False, True, False], [0, 0, 1, 1])
     assert result.thresholds.tolist() == [0.9, 0.2]
@@ -247,16 +249,16 @@ def test_a_fold_has_no_say_in_its_own_threshold():
     assert before.thresholds[4] == best_accuracy_threshold(distances[folds != 4], same[folds != 4])
 
 
-def test_kfold_refuses_folds_that_do_not_fit():
+def test_kfold_refuses_folds_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="`folds` must name at least two folds. Received: 1"):
         kfold_accuracy([0.1, 0.2], [True, False], [0, 0])
     with pytest.raises(ValueError, match=r"shapes \(3,\) and \(2,\)"):
         kfold_accuracy([0.1, 0.2], [True, False], [0, 1, 2])
 
 
-def test_groups_that_never_meet_go_to_folds_whole():
+def test_groups_that_never_meet_go_to_folds_whole() -> None:
     first, second, same = crowd(4000, 20)
-    group = np.arange(4000) % 40
+    group = np.arange(4000) // 2 % 40
     first, second = first + 100 * group, second + 100 * group
     made = folds_by_identity(first.astype(str), second.astype(str))
     assert (made.k, made.shared) == (10, 0)
@@ -264,10 +266,10 @@ def test_groups_that_never_meet_go_to_folds_whole():
     assert np.bincount(made.folds).tolist() == [400] * 10
 
 
-def test_people_who_all_meet_go_to_folds_and_the_pairs_that_share_them_are_counted():
+def test_people_who_all_meet_go_to_folds_and_the_pairs_that_share_them_are_counted() -> None:
     first, second, same = crowd(600, 50)
     made = folds_by_identity(first, second, k=5, seed=1)
-    fold_of = {}
+    fold_of: dict[int, int] = {}
     for person, fold in zip(first, made.folds, strict=True):
         assert fold_of.setdefault(person, fold) == fold
     assert made.shared == reference.shared_pairs(first, second, made.folds) > 0
@@ -276,14 +278,14 @@ def test_people_who_all_meet_go_to_folds_and_the_pairs_that_share_them_are_count
     assert not np.array_equal(made.folds, folds_by_identity(first, second, k=5, seed=2).folds)
 
 
-def test_a_long_chain_of_people_is_one_group():
+def test_a_long_chain_of_people_is_one_group() -> None:
     people = np.arange(2000)
     made = folds_by_identity(np.r_[people, people[:-1]], np.r_[people, people[1:]], k=2)
     assert made.k == 2
     assert made.shared > 0
 
 
-def test_folds_by_identity_with_few_people():
+def test_folds_by_identity_with_few_people() -> None:
     made = folds_by_identity(["a", "b", "a"], ["a", "b", "b"])
     assert made.k == 2
     with pytest.raises(ValueError, match="at least two different first people"):
@@ -294,7 +296,7 @@ def test_folds_by_identity_with_few_people():
         number_people(["a", "b"], ["a"])
 
 
-def test_folds_by_pair_are_even_and_random():
+def test_folds_by_pair_are_even_and_random() -> None:
     folds = folds_by_pair(103)
     assert sorted(np.bincount(folds)) == [10] * 7 + [11] * 3
     assert not np.array_equal(folds, np.arange(103) % 10)
@@ -305,7 +307,7 @@ def test_folds_by_pair_are_even_and_random():
 
 @quickly
 @given(scored_pairs(), st.lists(st.integers(min_value=0, max_value=3), min_size=14, max_size=14))
-def test_a_weight_is_a_repetition(pairs, times):
+def test_a_weight_is_a_repetition(pairs: Scores, times: list[int]) -> None:
     distances, same = pairs
     times = times[: len(same)]
     repeated = [i for i, count in enumerate(times) for _ in range(count)]
@@ -325,10 +327,22 @@ def test_a_weight_is_a_repetition(pairs, times):
     assert rates[0] == pytest.approx(right, abs=1e-12)
 
 
-def test_people_are_drawn_and_their_pairs_count_with_them():
-    ids1, ids2 = [*"abcde", *"abcab"], [*"abcde", *"bcdec"]
+def _drawn(
+    pairs: int, resamples: int, ids1: list[str] | None = None, ids2: list[str] | None = None
+) -> tuple[list[np.ndarray], Interval]:
+    """The weights of all resamples, and the interval of the first pair's."""
     seen: list[np.ndarray] = []
-    bootstrap_interval(lambda weights: seen.append(weights) or 0.0, 10, ids1, ids2, resamples=50)
+
+    def first_weight(weights: np.ndarray) -> float:
+        seen.append(weights)
+        return float(weights[0])
+
+    return seen, bootstrap_interval(first_weight, pairs, ids1, ids2, resamples)
+
+
+def test_people_are_drawn_and_their_pairs_count_with_them() -> None:
+    ids1, ids2 = [*"abcde", *"abcab"], [*"abcde", *"bcdec"]
+    seen, _ = _drawn(10, 50, ids1, ids2)
     for weights in seen:
         times = dict(zip("abcde", weights[:5], strict=True))
         assert sum(times.values()) == 5
@@ -336,14 +350,13 @@ def test_people_are_drawn_and_their_pairs_count_with_them():
     assert len({tuple(weights) for weights in seen}) > 20
 
 
-def test_without_people_pairs_are_drawn():
-    seen: list[np.ndarray] = []
-    interval = bootstrap_interval(lambda weights: seen.append(weights) or weights[0], 8, resamples=400)
+def test_without_people_pairs_are_drawn() -> None:
+    seen, interval = _drawn(8, 400)
     assert all(weights.sum() == 8 for weights in seen)
     assert (interval.low, interval.high) == tuple(np.quantile([weights[0] for weights in seen], [0.025, 0.975]))
 
 
-def test_intervals_end_at_the_rule_of_three_where_nothing_went_wrong():
+def test_intervals_end_at_the_rule_of_three_where_nothing_went_wrong() -> None:
     distances, same = np.r_[np.zeros(100), np.ones(300)], np.arange(400) < 100
     found = score_intervals(distances, same, distances < 0.5)
     assert (found.by, found.resamples) == ("pair", 1000)
@@ -352,7 +365,7 @@ def test_intervals_end_at_the_rule_of_three_where_nothing_went_wrong():
     assert found.auc == (1.0, 1.0)
 
 
-def test_intervals_refuse_what_does_not_fit():
+def test_intervals_refuse_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="belong together"):
         score_intervals([0.1, 0.2], [True, False], [True, False], ids1=["a", "b"])
     with pytest.raises(ValueError, match="one entry a pair. Received: 3 for 2 pairs"):
@@ -362,7 +375,7 @@ def test_intervals_refuse_what_does_not_fit():
 
 
 def _cover(studies: int, resamples: int) -> dict[str, float]:
-    """How often intervals hold the truth: of independent pairs drawn as pairs, of people's pairs drawn both ways."""
+    """How often intervals hold the truth: independent pairs drawn as pairs, people's pairs drawn both ways."""
     held = {"auc": 0, "fmr": 0, "identity": 0, "pair": 0}
     normal = math.erf(0.5 / math.sqrt(0.08) / math.sqrt(2)) / 2 + 0.5  # P(genuine < impostor): 0.5 apart, sd 0.2
     for study in range(studies):
@@ -375,13 +388,13 @@ def _cover(studies: int, resamples: int) -> dict[str, float]:
         first, second, same = crowd(1200, 60, seed=study)
         person = rng.normal(0, 0.2, 60)
         distances = 1.3 + person[first] + person[second] + rng.normal(0, 0.1, 1200)
-        for by, people in (("identity", (first, second)), ("pair", (None, None))):
-            found = score_intervals(distances, same, distances < 1.3, *people, resamples=resamples, seed=study)
+        for by, (ids1, ids2) in {"identity": (first, second), "pair": (None, None)}.items():
+            found = score_intervals(distances, same, distances < 1.3, ids1, ids2, resamples, study)
             held[by] += found.fmr[0] <= 0.5 <= found.fmr[1]
     return {name: times / studies for name, times in held.items()}
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     held = _cover(studies=80, resamples=150)
     assert held["auc"] > 0.87
     assert held["fmr"] > 0.87
@@ -390,7 +403,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
 
 
 @pytest.mark.slow
-def test_intervals_hold_the_truth_over_many_studies():
+def test_intervals_hold_the_truth_over_many_studies() -> None:
     held = _cover(studies=800, resamples=500)
     assert 0.925 < held["auc"] < 0.975
     assert 0.925 < held["fmr"] < 0.975
@@ -401,7 +414,7 @@ def test_intervals_hold_the_truth_over_many_studies():
 # ---- Failures, one class, wrong input --------------------------------------------------------------------------
 
 
-def test_failed_pairs_are_rejections_in_the_headline_and_absent_from_the_survivors():
+def test_failed_pairs_are_rejections_in_the_headline_and_absent_from_the_survivors() -> None:
     distances, same = [0.1, np.nan, 0.9, 0.2], [True, True, False, False]
     split = with_failures(distances, same, [False, True, False, True])
     assert split.distances.tolist() == [0.1, math.inf, 0.9, math.inf]
@@ -416,7 +429,7 @@ def test_failed_pairs_are_rejections_in_the_headline_and_absent_from_the_survivo
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", [True, False])
-def test_one_class_gives_nan_and_no_crash(kind):
+def test_one_class_gives_nan_and_no_crash(kind: bool) -> None:
     distances, same = [0.1, 0.2, 0.2, 0.7], [kind] * 4
     curve, rates = roc(distances, same), rates_at(distances, same, 0.5)
     assert np.isnan(curve.fpr).all() == kind
@@ -448,12 +461,14 @@ def test_one_class_gives_nan_and_no_crash(kind):
     ],
 )
 @pytest.mark.parametrize("function", [check_pairs, roc, auc, best_accuracy_threshold, verification_report])
-def test_wrong_input_is_refused_in_a_sentence(function, distances, same, sentence):
+def test_wrong_input_is_refused_in_a_sentence(
+    function: Callable[..., object], distances: list[float], same: list[bool], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
         function(distances, same)
 
 
-def test_a_threshold_that_is_nan_is_refused():
+def test_a_threshold_that_is_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="`threshold` must be a number"):
         rates_at([0.1, 0.2], [True, False], math.nan)
 
@@ -461,7 +476,7 @@ def test_a_threshold_that_is_nan_is_refused():
 # ---- The report ------------------------------------------------------------------------------------------------
 
 
-def test_report_takes_its_accuracy_from_the_folds_of_the_file_first():
+def test_report_takes_its_accuracy_from_the_folds_of_the_file_first() -> None:
     distances, same = normal_pairs(400)
     folds = np.arange(400) // 2 % 10
     report, result = verification_report(distances, same, 0.9, folds), kfold_accuracy(distances, same, folds)
@@ -474,7 +489,7 @@ def test_report_takes_its_accuracy_from_the_folds_of_the_file_first():
     assert (report["pairs"], report["genuine"], report["impostor"], report["failed"]) == (400, 200, 200, 0)
 
 
-def test_report_takes_it_from_the_threshold_given_next_with_our_folds_beside():
+def test_report_takes_it_from_the_threshold_given_next_with_our_folds_beside() -> None:
     distances, _ = normal_pairs(400)
     first, second, same = crowd(400, 30)
     report = verification_report(distances, same, 1.0, ids1=first, ids2=second)
@@ -485,7 +500,7 @@ def test_report_takes_it_from_the_threshold_given_next_with_our_folds_beside():
     assert report["intervals"]["by"] == "identity"
 
 
-def test_report_makes_folds_where_nothing_is_given():
+def test_report_makes_folds_where_nothing_is_given() -> None:
     distances, _ = normal_pairs(400)
     first, second, same = crowd(400, 30)
     by_identity = verification_report(distances, same, ids1=first, ids2=second)
@@ -498,7 +513,7 @@ def test_report_makes_folds_where_nothing_is_given():
     assert verification_report([0.1], [True])["accuracy_from"] == "nothing: too few pairs"
 
 
-def test_report_counts_failed_pairs_against_the_headline_alone():
+def test_report_counts_failed_pairs_against_the_headline_alone() -> None:
     distances, same = normal_pairs(400)
     failed = np.arange(400) < 20
     with_nan = np.where(failed, np.nan, distances)
@@ -512,7 +527,7 @@ def test_report_counts_failed_pairs_against_the_headline_alone():
     assert verification_report([np.nan] * 2, [True, False], 1.0, failed=[True, True])["survivors"] == {"pairs": 0}
 
 
-def test_report_is_plain_json_and_the_same_each_time():
+def test_report_is_plain_json_and_the_same_each_time() -> None:
     distances, same = normal_pairs(300)
     report = verification_report(distances, same, threshold=1)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
@@ -528,7 +543,7 @@ def test_report_is_plain_json_and_the_same_each_time():
     assert low < report["accuracy"] < high
 
 
-def test_report_refuses_people_who_contradict_the_labels():
+def test_report_refuses_people_who_contradict_the_labels() -> None:
     with pytest.raises(ValueError, match="contradict `same` in 1 of 2 pairs, first at index 1"):
         verification_report([0.1, 0.2], [True, False], ids1=["a", "b"], ids2=["a", "b"])
     with pytest.raises(ValueError, match="belong together"):
@@ -540,27 +555,27 @@ def test_report_refuses_people_who_contradict_the_labels():
 # ---- Size, and what importing brings ---------------------------------------------------------------------------
 
 
-def test_a_million_and_a_half_scores_take_seconds():
+def test_a_million_and_a_half_scores_take_seconds() -> None:
     distances, same = normal_pairs(1_500_000)
     distances = distances.astype(np.float32)
-    start = time.perf_counter()
+    start = time.process_time()
     area, table = auc(distances, same), tpr_at_fpr(distances, same)
     kfold_accuracy(distances, same, np.arange(distances.size) % 10)
     cost_threshold(distances, same)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert area == pytest.approx(roc_auc_score(same, -distances), abs=1e-9)
     assert all(claim.claimable for claim in table)
 
 
-def test_a_thousand_resamples_of_6000_pairs_take_seconds():
+def test_a_thousand_resamples_of_6000_pairs_take_seconds() -> None:
     distances, _ = normal_pairs(6000)
     first, second, same = crowd(6000, 2000)
-    start = time.perf_counter()
+    start = time.process_time()
     found = score_intervals(distances, same, distances < 1, first, second)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert (found.by, found.resamples) == ("identity", 1000)
 
 
-def test_metrics_bring_no_tensorflow():
+def test_metrics_bring_no_tensorflow() -> None:
     code = "import sys, facekit.report; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

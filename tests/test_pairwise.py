@@ -11,7 +11,7 @@ from facekit import mining, pairwise
 
 def test_unit_rows() -> None:
     rows = np.array([[3.0, 4.0], [0.0, 0.0], [1e-13, 0.0], [1e15, 0.0], [-2e-10, 0.0]], "float32")
-    expected = [[0.6, 0.8], [0, 0], [0, 0], [1, 0], [-1, 0]]
+    expected = np.array([[0.6, 0.8], [0, 0], [0, 0], [1, 0], [-1, 0]])
     units = pairwise.unit_rows(rows)
     np.testing.assert_allclose(units, expected, atol=1e-6)
     assert units.dtype == tf.float32
@@ -27,7 +27,7 @@ def test_unit_rows_gradient_of_a_zero_row_is_zero() -> None:
     with tf.GradientTape() as tape:
         tape.watch(rows)
         total = tf.reduce_sum(pairwise.unit_rows(rows)[:, 0])
-    np.testing.assert_allclose(tape.gradient(total, rows), [[0, 0], [0.64 / 5, -0.48 / 5]], atol=1e-6)
+    np.testing.assert_allclose(tape.gradient(total, rows), np.array([[0, 0], [0.64 / 5, -0.48 / 5]]), atol=1e-6)
 
 
 def test_safe_sqrt() -> None:
@@ -78,7 +78,7 @@ def test_masks() -> None:
 def test_masks_where_the_queries_are_a_part_of_the_keys() -> None:
     keys = tf.constant([1, 2, 1, 1])
     found = pairwise.positive_mask(keys[2:], keys, offset=2)
-    np.testing.assert_array_equal(found, [[1, 0, 0, 1], [1, 0, 1, 0]])
+    np.testing.assert_array_equal(found, np.array([[1, 0, 0, 1], [1, 0, 1, 0]]))
 
 
 def test_pair_up_of_tuplets_ignores_labels_that_contradict_their_place() -> None:
@@ -123,8 +123,8 @@ def test_number_identities_keeps_fractions_apart() -> None:
 def test_largest_pads_what_is_missing() -> None:
     values = tf.constant([[1.0, 5.0, 3.0], [2.0, 1.0, 0.0]])
     mask = tf.constant([[True, True, True], [False, True, False]])
-    np.testing.assert_allclose(mining.largest(values, mask, 2), [[5, 3], [1, -mining.FAR]])
-    np.testing.assert_allclose(mining.largest(values, mask, 5)[1], [1] + [-mining.FAR] * 4)
+    np.testing.assert_allclose(mining.largest(values, mask, 2), np.array([[5, 3], [1, -mining.FAR]]))
+    np.testing.assert_allclose(mining.largest(values, mask, 5)[1], np.array([1] + [-mining.FAR] * 4))
 
 
 def test_nearest_mean() -> None:

@@ -1,0 +1,320 @@
+"""Use a trained model: embed faces, compare two, say whether they are one person.
+
+In:  two pictures; a bundle that train.py wrote (by default the newest in runs/ trained on real pictures).
+Out: boxes, distance, cosine, the threshold and where it comes from, the verdict.
+Run: python inference.py a.jpg b.jpg --model runs/first/bundle
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from config import Settings, parse
+from facekit import runtime
+from facekit.alignment import Points
+from facekit.bundle import BundleRecord, read_network, read_record
+from facekit.detection import LOW_CONFIDENCE, MANY_FACES, NO_FACE, Finding, MtcnnDetector, crop_found, find_faces
+from facekit.files import check_writable
+from facekit.images import Image, as_stored, read_image, resize_square
+
+SAME, DIFFERENT, ERROR = 0, 1, 2
+
+ADVICE = {
+    NO_FACE: "no face was found. Use a picture in which the face is sharp, upright and at least 20 pixels wide",
+    LOW_CONFIDENCE: "no face was found with enough confidence. Use a sharper or more frontal picture",
+    MANY_FACES: "several faces were found, and this model takes pictures of one. Cut the picture down to one",
+}
+
+
+class InferenceCommand(Settings):
+    """Say whether two pictures show the same person. Exit code 0: same, 1: different, 2: error."""
+
+    image1: tyro.conf.Positional[Path]
+    """One picture."""
+
+    image2: tyro.conf.Positional[Path]
+    """The other."""
+
+    model: Path | None = None
+    """Bundle folder. None: the newest in runs/ that was trained on real pictures."""
+
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Write one JSON object to stdout instead of text."""
+
+    output: Path | None = None
+    """PNG file to draw both pictures to, with boxes, landmarks and the verdict."""
+
+
+class NoFaceError(ValueError):
+    """A picture without a face to compare; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two faces compared.
+
+    Attributes:
+        distance: Euclidean distance of the unit embeddings, 0 to 2; small means alike.
+        cosine: of the angle between them, -1 to 1.
+        same: the verdict, distance < threshold; None where the model has no threshold.
+    """
+
+    distance: float
+    cosine: float
+    same: bool | None
+
+
+def find_bundle(runs_dir: Path = Path("runs")) -> Path:
+    """The newest bundle below `runs_dir` that was trained on real pictures.
+
+    Raises:
+        ValueError: there is none; says what to run, or which bundles could be named.
+    """
+    bundles = sorted(runs_dir.glob("*/bundle/bundle.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in bundles:
+        if not read_record(path.parent).synthetic:
+            return path.parent
+    if bundles:
+        raise ValueError(
+            f"{runs_dir}: holds only models trained on drawn faces, good for trying the commands. Name one of them "
+            f"(--model {bundles[0].parent}), or train on real pictures: python train.py --train_dir CROPS"
+        )
+    raise ValueError(
+        f"{runs_dir}: holds no trained model. Train one (python train.py --train_dir CROPS; `make train` shows all "
+        "on drawn faces), or name a bundle with --model."
+    )
+
+
+class Verifier:
+    """A bundle at work: pictures in, embeddings and verdicts out.
+
+    Args:
+        bundle: the bundle's folder.
+
+    Raises:
+        ValueError: it is no bundle, or a damaged one.
+    """
+
+    def __init__(self, bundle: Path):
+        self.bundle = bundle
+        self.record: BundleRecord = read_record(bundle)
+
+    @cached_property
+    def _embedder(self) -> Any:
+        from facekit.trainer import Embedder
+
+        return Embedder(read_network(self.bundle))
+
+    @cached_property
+    def _detector(self) -> MtcnnDetector:
+        return MtcnnDetector()
+
+    def find(self, images: Sequence[Image]) -> list[Finding]:
+        """The face of each picture by the model's own recipe; a model of whole pictures looks for none."""
+        if self.record.recipe is None:
+            return [Finding(None, 0) for _ in images]
+        return find_faces(images, self._detector, self.record.recipe)
+
+    def crop(self, image: Image, finding: Finding) -> Image | None:
+        """The network's view of a picture, (size, size, 3) uint8 as crop_faces.py would store it; None: no face."""
+        if self.record.recipe is None:
+            return image
+        crop = crop_found(image, finding, self.record.recipe)
+        return None if crop is None else as_stored(crop, self.record.recipe.quality)
+
+    def embed_crops(self, crops: Sequence[Image]) -> NDArray[np.float32]:
+        """Embed crops of any size: (n, D) float32 unit rows."""
+        size = self.record.image_size
+        batch = np.empty((len(crops), size, size, 3), np.uint8)
+        for row, crop in zip(batch, crops, strict=True):
+            row[:] = resize_square(crop, size)
+        return self._embedder(batch)
+
+    def embed(self, images: Sequence[Image]) -> NDArray[np.float32]:
+        """Detect, align and embed whole pictures: (n, D) float32 unit rows; NaN where there is no face."""
+        crops = [self.crop(image, finding) for image, finding in zip(images, self.find(images), strict=True)]
+        rows = np.full((len(images), self.record.embedding_size), np.nan, np.float32)
+        there = [position for position, crop in enumerate(crops) if crop is not None]
+        if there:
+            rows[there] = self.embed_crops([crop for crop in crops if crop is not None])
+        return rows
+
+    def compare(self, embedding1: NDArray[np.float32], embedding2: NDArray[np.float32]) -> Comparison:
+        """Compare two embeddings (D,) and judge by the bundle's threshold."""
+        one, two = embedding1.astype(np.float64), embedding2.astype(np.float64)
+        distance = float(np.linalg.norm(one - two))
+        threshold = self.record.threshold
+        return Comparison(distance, float(one @ two), None if threshold is None else distance < threshold.value)
+
+    def verify(self, image1: Image, image2: Image) -> Comparison:
+        """Compare the faces of two whole pictures.
+
+        Raises:
+            NoFaceError: a picture has no face.
+        """
+        rows = self.embed([image1, image2])
+        for number, row in enumerate(rows, 1):
+            if np.isnan(row).any():
+                raise NoFaceError(f"Picture {number}: {ADVICE[NO_FACE]}.")
+        return self.compare(rows[0], rows[1])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture of the command line and what was found in it."""
+
+    path: Path
+    image: Image
+    finding: Finding
+    crop: Image
+
+    @property
+    def box(self) -> tuple[float, float, float, float] | None:
+        """The face's x, y, width, height, for drawing."""
+        if self.finding.face is None:
+            return None
+        x, y, width, height = self.finding.face.box.tolist()
+        return x, y, width, height
+
+    @property
+    def landmarks(self) -> Points | None:
+        """The face's five points, for drawing."""
+        return self.finding.face.landmarks if self.finding.face is not None else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The finding as JSON values; box and landmarks in pixels of the upright picture."""
+        face = self.finding.face
+        found: dict[str, Any] = {"path": str(self.path), "faces": self.finding.count}
+        if face is not None:
+            found |= {
+                "box": [round(float(value), 1) for value in face.box],
+                "confidence": round(face.confidence, 4),
+                "landmarks": [[round(float(value), 1) for value in point] for point in face.landmarks],
+            }
+        return found
+
+    def text(self) -> str:
+        """The finding in words."""
+        face = self.finding.face
+        if face is None:
+            return f"{self.path}: taken whole (the model was trained on whole pictures)"
+        x, y, width, height = (round(float(value)) for value in face.box)
+        choice = f"; {self.finding.count} faces, this one chosen" if self.finding.count > 1 else ""
+        return f"{self.path}: face {width} x {height} at ({x}, {y}), confidence {face.confidence:.3f}{choice}"
+
+
+def see(verifier: Verifier, paths: Sequence[Path], images: Sequence[Image]) -> list[Seen]:
+    """Find the face of each picture.
+
+    Raises:
+        NoFaceError: a picture gives none; names it.
+    """
+    seen = []
+    for path, image, finding in zip(paths, images, verifier.find(images), strict=True):
+        crop = verifier.crop(image, finding)
+        if crop is None:
+            raise NoFaceError(f"{path}: {ADVICE[finding.reason]}.")
+        seen.append(Seen(path, image, finding, crop))
+    return seen
+
+
+def verdict_words(comparison: Comparison) -> str:
+    """The verdict in two words."""
+    return {True: "SAME PERSON", False: "DIFFERENT PEOPLE", None: "NO VERDICT (uncalibrated)"}[comparison.same]
+
+
+def report_text(verifier: Verifier, seen: Sequence[Seen], comparison: Comparison) -> str:
+    """Everything that led to the verdict, in words."""
+    record = verifier.record
+    drawn = " (trained on drawn faces: for trying the commands only)" if record.synthetic else ""
+    threshold = record.threshold.text() if record.threshold else "uncalibrated"
+    return "\n".join(
+        [
+            f"Model {verifier.bundle}, {record.created}{drawn}",
+            *(picture.text() for picture in seen),
+            f"Distance {comparison.distance:.4f}   cosine {comparison.cosine:.4f}",
+            f"Threshold {threshold}",
+            f"Verdict: {verdict_words(comparison)}",
+        ]
+    )
+
+
+def report_json(verifier: Verifier, seen: Sequence[Seen], comparison: Comparison) -> str:
+    """The same as one JSON object, numbers first."""
+    record = verifier.record
+    values = {
+        "same": comparison.same,
+        "distance": comparison.distance,
+        "cosine": comparison.cosine,
+        "threshold": record.threshold.value if record.threshold else None,
+        "model": str(verifier.bundle),
+        "synthetic": record.synthetic,
+        "threshold_evidence": asdict(record.threshold) if record.threshold else None,
+        "pictures": [picture.to_json() for picture in seen],
+    }
+    return json.dumps(values, indent=2)
+
+
+def draw(seen: Sequence[Seen], comparison: Comparison, path: Path) -> None:
+    """Draw the two pictures with boxes, landmarks and the verdict."""
+    from facekit.plots import DIFFERENT_COLOUR, SAME_COLOUR, comparison_figure, save_figure
+
+    one, two = seen
+    figure = comparison_figure(
+        one.image,
+        two.image,
+        boxes=(one.box, two.box),
+        landmarks=(one.landmarks, two.landmarks),
+        caption=f"{verdict_words(comparison)}   distance {comparison.distance:.3f}",
+        colour=SAME_COLOUR if comparison.same else DIFFERENT_COLOUR,
+    )
+    save_figure(figure, path)
+
+
+def run(command: InferenceCommand) -> int:
+    """Compare the command's pictures; returns the exit code.
+
+    Raises:
+        ValueError: model, picture or output is wrong; in one sentence. An explicit model is checked first, then the
+            pictures, then the default model.
+    """
+    verifier = Verifier(command.model) if command.model else None
+    paths = (command.image1, command.image2)
+    images = [read_image(path) for path in paths]
+    if command.output is not None:
+        check_writable(command.output.parent, "output")
+    verifier = verifier or Verifier(find_bundle())
+    runtime.start_quietly()
+    seen = see(verifier, paths, images)
+    embeddings = verifier.embed_crops([picture.crop for picture in seen])
+    comparison = verifier.compare(embeddings[0], embeddings[1])
+    if command.output is not None:
+        draw(seen, comparison, command.output)
+    print((report_json if command.as_json else report_text)(verifier, seen, comparison))
+    if comparison.same is None:
+        return ERROR
+    return SAME if comparison.same else DIFFERENT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0 same, 1 different, 2 error."""
+    command = parse(InferenceCommand, argv)
+    try:
+        return run(command)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())
