@@ -104,8 +104,8 @@ def _existing(folder: Path, name: str) -> str | None:
 def _refuse_missing(folder: Path, missing: list[str]) -> None:
     if missing:
         raise ValueError(
-            f"{folder / missing[0]}: the pairs name this picture, but it is not there ({len(missing)} are missing). "
-            "Check `images`."
+            f"{folder / missing[0]}: the pairs name this picture, but it is not there ({len(missing)} missing in "
+            "all). Check `images`."
         )
 
 

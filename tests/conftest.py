@@ -1,0 +1,48 @@
+"""What tests share: drawn people, in folders made once a session; LFW's folder where there is one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facekit import runtime
+
+runtime.start_quietly()
+
+LFW_PLACES = (os.environ.get("TUPLETFACE_LFW", ""), "../shared/data/lfw")
+
+
+@pytest.fixture(scope="session")
+def lfw() -> Path:
+    """The folder with LFW's images/ and pairsDevTrain.txt."""
+    for place in filter(None, LFW_PLACES):
+        if (Path(place) / "images").is_dir():
+            return Path(place)
+    pytest.skip("LFW's pictures are not here; set TUPLETFACE_LFW to the folder that holds images/")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whole photos of 8 drawn people, 4 each, 250 px. Read only: copy before changing."""
+    from facekit.synthetic import write_people
+
+    return write_people(tmp_path_factory.mktemp("photos"), people=8, pictures_per_person=4, seed=3)
+
+
+@pytest.fixture(scope="session")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Aligned crops of 16 drawn people, 6 each, 64 px, without a manifest. Read only."""
+    from facekit.synthetic import write_people
+
+    return write_people(
+        tmp_path_factory.mktemp("crops"), people=16, pictures_per_person=6, seed=5, size=64, crops=True
+    )
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator with a fixed seed."""
+    return np.random.default_rng(0)
