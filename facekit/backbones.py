@@ -71,7 +71,7 @@ class Backbone:
     """Makes the layer from RGB 0..255 to what the network expects."""
 
     imagenet_file: str | None = None
-    """Name of Keras Applications' file of ImageNet weights; {size} is one of MOBILENET_SIZES. None: there is none."""
+    """Keras Applications' file of ImageNet weights, {size} being one of MOBILENET_SIZES. None: there is none."""
 
 
 def build_backbone(name: str, image_size: int, weights: str | None = None) -> keras.Model:

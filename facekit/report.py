@@ -1,4 +1,11 @@
-"""One verification report from scored pairs: plain numbers that go into JSON as they are."""
+"""One verification report from scored pairs: plain numbers that go into JSON as they are.
+
+Its keys: `auc`, `eer`, `accuracy`, `precision`, `recall`, `f1`, `tpr`, `fpr`, `fnr`, the four counts of decisions,
+`pairs`, `genuine`, `impostor`, `threshold` (of folds: the mean of theirs), `eer_threshold`, `failed`, and
+`accuracy_from` in words. Then `kfold` (None with too few pairs), `at_threshold` (rates at the threshold given, or
+None), `tpr_at_fpr` (a list), `cost`, `intervals` (95 %) and `survivors` (the same decisions on the pairs that did not
+fail; None where none failed). Undefined and infinite numbers are None.
+"""
 
 from __future__ import annotations
 
@@ -77,12 +84,7 @@ def verification_report(
         failed: (n,) bool, pairs lost to detection. They count as rejected everywhere but in `survivors`.
 
     Returns:
-        A dictionary for JSON, undefined and infinite numbers as None. First numbers: `auc`, `eer`, `accuracy`,
-        `precision`, `recall`, `f1`, `tpr`, `fpr`, `fnr`, the four counts of decisions, `threshold` (of folds: the
-        mean of theirs), `eer_threshold`, `pairs`, `genuine`, `impostor`, `failed`, and `accuracy_from` in words.
-        Then `kfold` (None where there are too few pairs), `at_threshold` (rates at the threshold given, or None),
-        `tpr_at_fpr` (a list), `cost`, `intervals` (95 %) and `survivors` (rates of the same decisions on the pairs
-        that did not fail; None where none failed).
+        A dictionary for JSON, with the keys above.
 
     Raises:
         ValueError: there are no pairs, lengths differ, a distance is NaN, or the people contradict `same`.
@@ -141,8 +143,8 @@ def _fold(values: FloatArray, labels: BoolArray, folds: ArrayLike | None, people
 
 def _decide(values: FloatArray, labels: BoolArray, threshold: float | None, folding: _Folding | None) -> _Headline:
     if threshold is not None:
-        rates = rates_at(values, labels, threshold)
-        return _Headline("the given threshold", float(threshold), values < threshold, rates)
+        accepted = values < threshold
+        return _Headline("the given threshold", float(threshold), accepted, rates_of(accepted, labels))
     if folding is None:
         return _Headline("nothing: too few pairs", math.nan, np.zeros_like(labels), NO_DECISIONS)
     result = folding.result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import keras
@@ -35,7 +36,9 @@ def _take_from_model(model: keras.Model, path: Path, backbone: str) -> str:
     try:
         source = keras.models.load_model(path, compile=False)
     except Exception as error:  # a damaged zip, a foreign layer, another Keras: each raises its own kind
-        raise ValueError(f"`weights`: {path} cannot be read as a Keras model ({_first_line(error)}).") from error
+        raise ValueError(
+            f"`weights`: {path} cannot be read as a Keras model ({_first_sentence(error)})."
+        ) from error
     if backbone not in [layer.name for layer in source.layers]:
         raise ValueError(f"`weights`: {path} holds no backbone {backbone!r}.")
     if _shapes(source) == _shapes(model):
@@ -50,9 +53,14 @@ def _take_from_model(model: keras.Model, path: Path, backbone: str) -> str:
 
 def _take_from_weights(model: keras.Model, path: Path) -> str:
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            # Keras warns of each layer that it misses, hundreds of lines, before it raises.
+            warnings.simplefilter("ignore", UserWarning)
+            model.load_weights(path)
     except Exception as error:  # h5py and Keras raise several kinds
-        raise ValueError(f"`weights`: {path} does not fit this model ({_first_line(error)}).") from error
+        raise ValueError(
+            f"`weights`: {path} does not fit this backbone and embedding size ({_first_sentence(error)})."
+        ) from error
     return f"{path}: all weights taken."
 
 
@@ -60,6 +68,7 @@ def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
     return [tuple(weight.shape) for weight in layer.weights]
 
 
-def _first_line(error: Exception) -> str:
+def _first_sentence(error: Exception) -> str:
     """The heart of an error whose text may run over many lines."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line.split(". ")[0].rstrip(".")

@@ -85,13 +85,11 @@ every_form = pytest.mark.parametrize("form", BATCHES)
 @every_form
 @pytest.mark.parametrize("kind", ["random", "clustered"])
 def test_value_and_gradient_match_the_oracle(variant: str, form: str, kind: str) -> None:
-    for seed in range(2):
-        labels, rows = BATCHES[form](kind, seed)
-        value, gradient = contracts.value_and_gradient(make(variant), labels, rows)
-        expected = oracle(variant, labels, rows)
-        assert value == pytest.approx(expected, rel=5e-5, abs=1e-7)
-        slope = reference.slope(partial(oracle, variant, labels), rows)
-        assert np.abs(gradient - slope).max() <= 2e-3 * np.abs(slope).max() + 1e-7
+    labels, rows = BATCHES[form](kind, 0)
+    value, gradient = contracts.value_and_gradient(make(variant), labels, rows)
+    assert value == pytest.approx(oracle(variant, labels, rows), rel=5e-5, abs=1e-7)
+    slope = reference.slope(partial(oracle, variant, labels), rows)
+    assert np.abs(gradient - slope).max() <= 2e-3 * np.abs(slope).max() + 1e-7
 
 
 @every_variant

@@ -498,6 +498,7 @@ def test_report_takes_it_from_the_threshold_given_next_with_our_folds_beside() -
     assert report["kfold"]["name"] == "10 folds by identity"
     assert report["kfold"]["shared_pairs"] == folds_by_identity(first, second).shared
     assert report["intervals"]["by"] == "identity"
+    assert verification_report([0.5, 0.5], [True, False], 0.5)["true_accepts"] == 0
 
 
 def test_report_makes_folds_where_nothing_is_given() -> None:
