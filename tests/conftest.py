@@ -46,3 +46,19 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rng() -> np.random.Generator:
     """A generator with a fixed seed."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model with the usual recipe and a threshold. Read only."""
+    from config import Config
+    from facekit.alignment import CropRecipe
+    from facekit.bundle import BundleRecord, Threshold, write_bundle
+    from model import build_embedding_model
+
+    runtime.seed_everything(0)
+    threshold = Threshold(0.5, "made up", "nobody", 10, 10, 0.1, 0.2, (0.0, 0.3), "2020-01-01")
+    record = BundleRecord("fixture", "2020-01-01T00:00:00", "small", 32, 16, CropRecipe(), False, threshold)
+    folder = tmp_path_factory.mktemp("runs") / "fixture" / "bundle"
+    write_bundle(folder, build_embedding_model(Config(image_size=32, embedding_size=16)), record)
+    return folder

@@ -42,7 +42,9 @@ def dotted(points: np.ndarray, side: int) -> np.ndarray:
     """A black picture with a soft white spot on each point."""
     image = np.zeros((side, side, 3), np.uint8)
     for x, y in points:
-        cv2.circle(image, (round(x * 16), round(y * 16)), round(side / 60 * 16), (255, 255, 255), -1, cv2.LINE_AA, 4)
+        cv2.circle(
+            image, (round(x * 16), round(y * 16)), round(side / 60 * 16), (255, 255, 255), -1, cv2.LINE_AA, 4
+        )
     return image
 
 

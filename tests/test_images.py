@@ -1,4 +1,4 @@
-"""One decoder for everything: what it accepts, what it refuses, and that pixels are exactly an independent one's."""
+"""One decoder for everything: what it accepts, what it refuses, and that its pixels equal an independent one's."""
 
 from __future__ import annotations
 

@@ -15,7 +15,16 @@ ROOT_MODULES = {path.stem for path in ROOT.glob("*.py")}
 SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("facekit/**/*.py"), *ROOT.glob("apps/**/*.py")]
 
 # Statements that a module may have at its top level: definitions, and values computed from literals and types.
-DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.Expr, ast.If)
+DEFINITIONS = (
+    ast.Import,
+    ast.ImportFrom,
+    ast.FunctionDef,
+    ast.ClassDef,
+    ast.Assign,
+    ast.AnnAssign,
+    ast.Expr,
+    ast.If,
+)
 
 
 def imported(path: Path) -> set[str]:

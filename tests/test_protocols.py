@@ -101,5 +101,7 @@ def test_triplets(tmp_path, separator):
 
 def test_a_malformed_triplet_is_quoted(tmp_path):
     (tmp_path / "t.txt").write_text("a b c\na b\n")
-    with pytest.raises(ValueError, match=r"t\.txt, line 2: expected three paths: anchor, positive, negative, found 'a b'"):
+    with pytest.raises(
+        ValueError, match=r"t\.txt, line 2: expected three paths: anchor, positive, negative, found 'a b'"
+    ):
         read_triplets(tmp_path / "t.txt")

@@ -56,7 +56,9 @@ def test_every_person_with_two_pictures_is_anchor_once_a_pass():
 
 
 def test_negatives_are_even_over_people_not_pictures():
-    people = np.concatenate([LABELS[tuplets(batch=20, negatives=8).batch(step)[:, 2:]].ravel() for step in range(300)])
+    people = np.concatenate(
+        [LABELS[tuplets(batch=20, negatives=8).batch(step)[:, 2:]].ravel() for step in range(300)]
+    )
     counts = np.bincount(people, minlength=30)
     # 48,000 draws over 30 people, fewer for the 20 who are anchors: the one with 100 pictures is no favourite.
     expected = np.r_[[48000 * 20 / 20 / 29] * 10, [48000 * 19 / 20 / 29] * 20]
@@ -120,7 +122,7 @@ def test_pairs_are_half_genuine_and_never_twice():
     assert (pairs[:, 0] != pairs[:, 1]).all()
     assert same.sum() == (~same).sum() == 200
     assert len({tuple(sorted(row)) for row in pairs.tolist()}) == 400
-    # Ten people of two pictures give 1 pair each, nine of seven 21 each at most: the rest comes from the one of 100.
+    # Ten people of two pictures give 1 pair each, nine of seven 21 at most: the rest comes from the one of 100.
     counts = np.bincount(people[same, 0], minlength=30)
     assert (counts[10:20] == 1).all() and (counts[20:29] >= 18).all() and counts[29] <= 21
 

@@ -1,0 +1,255 @@
+"""Cropping a folder tree: every picture gets a crop or a reason, and no run loses what another did."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import crop_faces
+from config import CropConfig
+from crop_faces import Job, find_pictures, plan_crops
+from facekit import manifest
+from facekit.alignment import CropRecipe, template
+from facekit.detection import MtcnnDetector
+from facekit.images import read_image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*arguments: object) -> int:
+    return crop_faces.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def messy(photos, tmp_path_factory) -> Path:
+    """Real photos among everything that a folder of pictures may hold."""
+    folder = tmp_path_factory.mktemp("messy")
+    people = sorted(path for path in photos.iterdir() if path.is_dir())
+    for person in people[:3]:
+        shutil.copytree(person, folder / person.name)
+    good = sorted(people[0].iterdir())[0]
+    picture = PIL.Image.open(good)
+    odd = folder / "odd näme"
+    odd.mkdir()
+    picture.convert("L").save(odd / "grey.jpg")
+    picture.convert("CMYK").save(odd / "cmyk.jpg")
+    picture.convert("RGBA").save(odd / "alpha.png")
+    picture.save(odd / "web.webp")
+    picture.save(odd / "bit.bmp")
+    picture.resize((900, 900)).save(odd / "large.jpg")
+    picture.crop((0, 0, 250, 240)).save(odd / "other size.jpg")
+    exif = PIL.Image.Exif()
+    exif[0x112] = 6  # stored lying on its side: to be turned clockwise to be upright
+    picture.transpose(PIL.Image.Transpose.ROTATE_90).save(odd / "turned.jpg", exif=exif, quality=95)
+    data = good.read_bytes()
+    bad = folder / "bad"
+    bad.mkdir()
+    (bad / "truncated.jpg").write_bytes(data[: len(data) // 2])
+    (bad / "empty.jpg").write_bytes(b"")
+    (bad / "text.jpg").write_text("not a picture")
+    PIL.Image.new("RGB", (250, 250), (90, 120, 90)).save(bad / "blank.jpg")
+    picture.resize((20, 20)).save(bad / "tiny.jpg")
+    (bad / "notes.txt").write_text("passed over")
+    os.symlink(good, folder / people[0].name / "link.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cropped(messy, tmp_path_factory) -> Path:
+    """The messy folder cropped, in this process."""
+    output = tmp_path_factory.mktemp("cropped") / "out"
+    assert run("--input_dir", messy, "--output_dir", output, "--processes", 1) == 0
+    return output
+
+
+def test_every_picture_has_a_crop_or_a_reason(messy, cropped):
+    rows = manifest.read(cropped)
+    assert sorted(rows) == find_pictures(messy)
+    reasons = {path: row.reason for path, row in rows.items() if row.reason}
+    assert reasons == {
+        "bad/truncated.jpg": "unreadable",
+        "bad/empty.jpg": "unreadable",
+        "bad/text.jpg": "unreadable",
+        "bad/blank.jpg": "no_face",
+        "bad/tiny.jpg": "too_small",
+    }
+    for row in rows.values():
+        assert (cropped / row.crop).is_file() == (not row.reason) if row.crop else row.reason
+        if row.crop:
+            assert read_image(cropped / row.crop).shape == (112, 112, 3)
+            assert row.face is not None and row.faces >= 1 and row.face.confidence >= 0.9
+    assert not list(cropped.rglob(".*"))
+
+
+def test_the_same_face_is_found_whatever_the_file(cropped):
+    rows = manifest.read(cropped)
+    odd = {path: row for path, row in rows.items() if path.startswith("odd")}
+    plain = rows[min(path for path in rows if path.startswith("person"))].face
+    for path, row in odd.items():
+        scale = 900 / 250 if "large" in path else 1.0
+        distance = np.abs(row.face.landmarks / scale - plain.landmarks).max()
+        assert distance < 6, path
+
+
+def test_crops_are_aligned(cropped):
+    crops = [read_image(cropped / row.crop) for row in manifest.read(cropped).values() if row.crop]
+    found = MtcnnDetector().detect([np.pad(crop, ((40, 40), (40, 40), (0, 0))) for crop in crops])
+    points = np.array([faces[0].landmarks - 40 for faces in found if faces])
+    assert len(points) >= 0.8 * len(crops)
+    assert np.abs(np.median(points, axis=0) - template(112)).max() < 4
+
+
+def test_the_marker_holds_recipe_source_and_kind(messy, cropped, photos, tmp_path):
+    made = manifest.crop_folder(cropped)
+    assert made is not None and made.recipe == CropRecipe() and made.source == str(messy.resolve())
+    assert not made.synthetic
+    assert run("--input_dir", photos, "--output_dir", tmp_path, "--processes", 1, "--size", 64) == 0
+    made = manifest.crop_folder(tmp_path)
+    assert made is not None and made.synthetic and made.recipe.size == 64
+
+
+def test_a_second_run_does_nothing(messy, cropped, capsys, monkeypatch):
+    monkeypatch.setattr(crop_faces, "crop_chunk", lambda *_: pytest.fail("done again"))
+    before = (cropped / "manifest.csv").read_bytes()
+    assert run("--input_dir", messy, "--output_dir", cropped) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert (cropped / "manifest.csv").read_bytes() == before
+
+
+def test_lost_changed_and_cut_rows_are_done_again(messy, cropped, tmp_path):
+    output, source = tmp_path / "out", tmp_path / "in"
+    shutil.copytree(messy, source)
+    assert run("--input_dir", source, "--output_dir", output, "--processes", 1) == 0
+    whole = manifest.read(output)
+    good = [row for row in whole.values() if row.crop]
+    (output / good[0].crop).unlink()
+    os.utime(source / good[1].path, ns=(1, 1))
+    lines = (output / "manifest.csv").read_text().splitlines(keepends=True)
+    cut = next(line for line in lines if line.startswith(good[2].path))
+    lines.remove(cut)
+    (output / "manifest.csv").write_text("".join(lines) + cut[:30])  # killed while writing
+    seen = []
+    original = crop_faces.crop_chunk
+    crop_faces.crop_chunk = lambda jobs, config: (seen.extend(job.path for job in jobs), original(jobs, config))[1]
+    try:
+        assert run("--input_dir", source, "--output_dir", output, "--processes", 1) == 0
+    finally:
+        crop_faces.crop_chunk = original
+    assert sorted(seen) == sorted(row.path for row in good[:3])
+    assert set(manifest.read(output)) == set(whole)
+
+
+def test_failed_pictures_are_retried_when_asked(messy, cropped, capsys):
+    assert run("--input_dir", messy, "--output_dir", cropped, "--retry_failed", "--processes", 1) == 0
+    assert "5 done now" in capsys.readouterr().out
+
+
+def test_processes_give_what_one_gives(photos, tmp_path):
+    for name, processes in (("one", 1), ("two", 2)):
+        config = CropConfig(input_dir=photos, output_dir=tmp_path / name, processes=processes)
+        crop_faces.PICTURES_A_CHUNK, kept = 8, crop_faces.PICTURES_A_CHUNK
+        try:
+            crop_faces.crop_faces(config)
+        finally:
+            crop_faces.PICTURES_A_CHUNK = kept
+    one, two = manifest.read(tmp_path / "one"), manifest.read(tmp_path / "two")
+    assert set(one) == set(two)
+    for path, row in one.items():
+        np.testing.assert_allclose(row.face.landmarks, two[path].face.landmarks, atol=0.5)
+
+
+def test_an_interrupted_run_keeps_what_it_did_and_goes_on(photos, tmp_path):
+    source = tmp_path / "many"
+    for copy in range(8):
+        shutil.copytree(photos, source / str(copy))
+    command = [sys.executable, "crop_faces.py", "--input_dir", str(source), "--output_dir", str(tmp_path / "out")]
+    process = subprocess.Popen([*command, "--processes", "1"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / "manifest.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert "run the same command again to go on" in error and "Traceback" not in error
+    done = manifest.read(tmp_path / "out")
+    assert 0 < len(done) < 256
+    stamps = {row.crop: (tmp_path / "out" / row.crop).stat().st_mtime_ns for row in done.values() if row.crop}
+    assert run("--input_dir", source, "--output_dir", tmp_path / "out", "--processes", 1) == 0
+    assert len(manifest.read(tmp_path / "out")) == 256
+    assert all((tmp_path / "out" / crop).stat().st_mtime_ns == stamp for crop, stamp in stamps.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (["--size", "96"], r"holds crops of another recipe"),
+        (["--margin", "0.2"], r"holds crops of another recipe"),
+    ],
+)
+def test_another_recipe_is_refused(messy, cropped, change, sentence, capsys):
+    assert run("--input_dir", messy, "--output_dir", cropped, *change) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_another_source_is_refused(photos, cropped, capsys):
+    assert run("--input_dir", photos, "--output_dir", cropped) == 2
+    assert "holds crops of" in capsys.readouterr().err
+
+
+def test_wrong_folders_are_named(tmp_path, photos, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("in the way")
+    for source, output, sentence in [
+        (tmp_path / "none", tmp_path / "out", "none: there is no such folder"),
+        (tmp_path / "empty", tmp_path / "out", "empty: holds no pictures"),
+        (photos, photos, "`output_dir` is the input folder"),
+        (photos, tmp_path / "file", "file: cannot be written"),
+    ]:
+        assert run("--input_dir", source, "--output_dir", output) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_no_face_at_all_exits_with_1(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    PIL.Image.new("RGB", (80, 80)).save(tmp_path / "in" / "black.png")
+    assert run("--input_dir", tmp_path / "in", "--output_dir", tmp_path / "out", "--processes", 1) == 1
+    assert "no face was found in any picture" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "crops.json").read_text())["recipe"]["size"] == 112
+
+
+def test_names_that_would_collide_are_kept_apart():
+    jobs = plan_crops(["a/1.jpg", "a/1.png", "a/2.png", "a/3.bmp", "a/3.webp", "a/4.JPEG"])
+    assert jobs == [
+        Job("a/1.jpg", "a/1.jpg"),
+        Job("a/1.png", "a/1.png.jpg"),
+        Job("a/2.png", "a/2.jpg"),
+        Job("a/3.bmp", "a/3.bmp.jpg"),
+        Job("a/3.webp", "a/3.webp.jpg"),
+        Job("a/4.JPEG", "a/4.JPEG"),
+    ]
+
+
+def test_a_box_only_crop(photos, tmp_path):
+    arguments = ["--method", "box", "--margin", "0.1", "--size", "80", "--processes", "1"]
+    assert run("--input_dir", photos, "--output_dir", tmp_path, *arguments) == 0
+    row = next(iter(manifest.read(tmp_path).values()))
+    assert read_image(tmp_path / row.crop).shape == (80, 80, 3)
+
+
+def test_a_real_face_is_found(lfw, tmp_path):
+    source = tmp_path / "in"
+    for person in sorted((lfw / "images").iterdir())[:20]:
+        shutil.copytree(person, source / person.name)
+    assert run("--input_dir", source, "--output_dir", tmp_path / "out", "--processes", 1) == 0
+    rows = manifest.read(tmp_path / "out").values()
+    assert sum(bool(row.crop) for row in rows) >= 0.97 * len(list(rows))
