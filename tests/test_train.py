@@ -1,0 +1,323 @@
+"""Training end to end on drawn faces: what a run leaves behind, exact resuming, and every wrong start."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from config import Config, read_settings
+from facekit import callbacks, runtime
+from facekit.bundle import read_network, read_record
+from facekit.callbacks import learning_rate_at
+from facekit.images import read_image
+from facekit.validation import FIGURES, ordered_share
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def arguments(crops: Path, runs: Path, name: str, **settings: object) -> list[str]:
+    """A run small enough for a test: 12 people train, 4 are held out; 2 epochs of 3 steps of 20 pictures."""
+    chosen = {
+        "train_dir": crops,
+        "runs_dir": runs,
+        "name": name,
+        "image_size": 32,
+        "embedding_size": 16,
+        "validation_share": 0.25,
+        "validation_pairs": 60,
+        "batch_size": 4,
+        "negatives_per_tuplet": 3,
+        "steps_per_epoch": 3,
+        "epochs": 2,
+        **settings,
+    }
+    return [word for key, value in chosen.items() for word in (f"--{key}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def whole(crops, runs) -> Path:
+    """A run that nobody interrupted."""
+    assert train.main(arguments(crops, runs, "whole")) == 0
+    return runs / "whole"
+
+
+def state(run: Path) -> dict[str, np.ndarray]:
+    with np.load(run / "checkpoints" / "state.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+def test_a_run_leaves_everything_behind(whole, crops):
+    names = {path.name for path in whole.iterdir()}
+    assert names >= {
+        "config.json", "data.json", "environment.json", "train_people.txt", "validation_people.txt", "history.csv",
+        "learning_curve.png", "checkpoints", "tensorboard", "bundle",
+    }  # fmt: skip
+    assert read_settings(whole / "config.json", Config).name == "whole"
+    assert json.loads((whole / "environment.json").read_text())["packages"]["keras"]
+    train_people = set((whole / "train_people.txt").read_text().split())
+    held_out = set((whole / "validation_people.txt").read_text().split())
+    assert len(train_people) == 12 and len(held_out) == 4 and not train_people & held_out
+    assert read_image(whole / "learning_curve.png").std() > 10
+    assert not list(whole.rglob(".*"))
+
+
+def test_history_has_every_figure_of_every_epoch(whole):
+    rows = list(csv.DictReader((whole / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    wanted = {"loss", "learning_rate", "images_per_second", *train.LOG_NAMES, *FIGURES}
+    for row in rows:
+        assert wanted <= set(row) and all(np.isfinite(float(row[name])) for name in wanted)
+        assert 0 <= float(row["active"]) <= 1 and 0 <= float(row["auc"]) <= 1
+
+
+def test_tensorboard_gets_scalars_and_pictures(whole):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(whole / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    assert {f"verification/{name}" for name in FIGURES} <= tags
+    assert {"train/loss", "train/learning_rate", "train/images_per_second", "train/spread", "config"} <= tags
+    pictures = {f"verification/{name}" for name in ("roc", "distances", "hardest_genuine", "hardest_impostor")}
+    assert pictures <= tags
+    assert [event.step for event in events.Tensors("train/loss")] == [1, 2]
+
+
+def test_the_bundle_is_the_best_epoch_with_its_threshold(whole, crops):
+    record = read_record(whole / "bundle")
+    rows = list(csv.DictReader((whole / "history.csv").open()))
+    best = max(rows, key=lambda row: float(row["auc"]))
+    assert record.training["best_epoch"] == int(best["epoch"])
+    assert record.figures["auc"] == pytest.approx(float(best["auc"]), abs=1e-3)
+    assert record.synthetic and record.recipe is None
+    assert record.threshold is not None and record.threshold.genuine == 30
+    assert 0 <= record.threshold.fmr_interval[0] <= record.threshold.fmr <= record.threshold.fmr_interval[1] <= 1
+    rows = np.asarray(read_network(whole / "bundle")(np.zeros((1, 32, 32, 3), np.uint8)))
+    assert rows.shape == (1, 16)
+
+
+def test_a_run_of_the_name_is_not_written_over(whole, crops, runs, capsys):
+    before = (whole / "history.csv").read_bytes()
+    assert train.main(arguments(crops, runs, "whole")) == 2
+    assert "a run of this name exists" in capsys.readouterr().err
+    assert (whole / "history.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(whole, crops, runs, steps, monkeypatch, capsys):
+    name = f"stopped-{steps}"
+    trained = []
+
+    @contextmanager
+    def stopping():
+        yield lambda: trained.append(1) or len(trained) == steps
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime, "stop_requests", stopping)
+        assert train.main(arguments(crops, runs, name)) == runtime.INTERRUPTED
+    assert f"python train.py --resume --name {name} --runs_dir {runs}" in capsys.readouterr().err
+    assert not (runs / name / "bundle").exists()
+    assert train.main(["--resume", "--name", name, "--runs_dir", str(runs)]) == 0
+    assert f"Going on after step {steps} of 6" in capsys.readouterr().out
+    expected = state(whole)
+    for key, array in state(runs / name).items():
+        if key != "record":
+            np.testing.assert_array_equal(array, expected[key], err_msg=key)
+    assert len(list(csv.DictReader((runs / name / "history.csv").open()))) == 2
+
+
+def test_resuming_a_finished_run_only_writes_its_bundle_again(whole, runs, capsys):
+    before = (whole / "history.csv").read_bytes()
+    assert train.main(["--resume", "--name", "whole", "--runs_dir", str(runs)]) == 0
+    assert (whole / "history.csv").read_bytes() == before
+    assert "epoch 1/" not in capsys.readouterr().out
+
+
+def test_what_cannot_be_resumed_is_said(whole, crops, runs, tmp_path, capsys):
+    base = ["--resume", "--runs_dir", str(runs), "--name"]
+    for more, sentence in [
+        (
+            [*base, "whole", "--learning_rate", "0.5"],
+            "`learning_rate` cannot change in a resumed run (it was 0.001)",
+        ),
+        ([*base, "nobody"], "there is no such run"),
+        (["--resume", "--runs_dir", str(tmp_path)], "holds no run to resume"),
+    ]:
+        assert train.main(more) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_a_resumed_run_notices_changed_data(crops, tmp_path, capsys):
+    people = tmp_path / "people"
+    shutil.copytree(crops, people)
+    assert train.main(arguments(people, tmp_path, "a", epochs=1)) == 0
+    shutil.rmtree(people / "person_00002")
+    assert train.main(["--resume", "--name", "a", "--runs_dir", str(tmp_path), "--epochs", "2"]) == 2
+    assert "are no longer those that the run a began with" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_names_the_step(crops, tmp_path, capsys):
+    settings = {"learning_rate": 1e30, "optimizer": "sgd", "clip_norm": "None", "warmup_epochs": 0}
+    assert train.main(arguments(crops, tmp_path, "nan", **settings)) == 1
+    error = capsys.readouterr().err
+    assert "The loss became" in error and "at step" in error and "Lower `learning_rate`" in error
+
+
+def test_bad_pictures_are_named_and_do_not_stop_a_run(crops, tmp_path, capsys):
+    people = tmp_path / "people"
+    shutil.copytree(crops, people)
+    for person in people.glob("person_*"):
+        (person / "0001.jpg").write_text("not a picture")
+        (person / "0002.jpg").write_bytes((person / "0002.jpg").read_bytes()[:-300])
+    assert train.main(arguments(people, tmp_path, "bad", epochs=1)) == 0
+    error = capsys.readouterr().err
+    assert "pictures could not be read" in error and "0001.jpg: is truncated or not a picture" in error
+
+
+def test_test_triplets_are_measured(crops, tmp_path, capsys):
+    people = tmp_path / "people"
+    shutil.copytree(crops, people)
+    lines = [f"person_0000{i}/0000.jpg,person_0000{i}/0001.jpg,person_0000{i + 1}/0000.jpg" for i in range(5)]
+    (people / "test_triplets.txt").write_text("\n".join(lines))
+    triplets = ["--test_triplets", str(people / "test_triplets.txt")]
+    assert train.main([*arguments(people, tmp_path, "triplets", epochs=1), *triplets]) == 0
+    row = next(csv.DictReader((tmp_path / "triplets" / "history.csv").open()))
+    assert float(row["triplets_ordered"]) * 5 == pytest.approx(round(float(row["triplets_ordered"]) * 5))
+    (people / "test_triplets.txt").write_text("person_00001/0000.jpg,gone.jpg,person_00002/0000.jpg")
+    assert train.main([*arguments(people, tmp_path, "gone", epochs=1), *triplets]) == 2
+    assert "gone.jpg: cannot be read" in capsys.readouterr().err
+
+
+def test_the_share_of_ordered_triplets():
+    rows = np.array([[1, 0], [0.8, 0.6], [0, 1]])
+    assert ordered_share(rows, np.array([[0, 1, 2], [0, 2, 1], [0, 0, 0]])) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": "triplet", "sampler": "people", "batch_size": 12, "pictures_per_person": 3, "optimizer": "sgd",
+         "learning_rate": 0.01, "schedule": "plateau", "plateau_patience": 1},
+        {"loss": "triplet", "hardest": 2, "margin": 0.5, "negatives": "tuplet", "optimizer": "adam",
+         "schedule": "constant", "pooling": "flatten", "monitor": "eer"},
+        {"hardest": 2, "precision": "mixed_bfloat16", "target_fmr": 0.2, "checkpoint_steps": 2},
+    ],
+    ids=["people-triplet-sgd", "tuplet-triplet-adam", "bfloat16"],
+)  # fmt: skip
+def test_other_settings_train(crops, tmp_path, settings):
+    assert train.main(arguments(crops, tmp_path, "other", epochs=1, **settings)) == 0
+    record = read_record(tmp_path / "other" / "bundle")
+    assert record.threshold is not None and 0 < record.threshold.value <= 2
+    if "target_fmr" in settings:
+        assert record.threshold.fmr <= 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (["--train_dir", "nowhere"], "nowhere: there is no such folder. Set `train_dir`"),
+        (["--config", "nowhere.json"], "nowhere.json: cannot be read"),
+        (["--weights", "nowhere.h5"], "nowhere.h5"),
+        (["--exclude_people", "nowhere.txt"], "nowhere.txt: cannot be read"),
+        (["--test_triplets", "nowhere.txt"], "nowhere.txt: cannot be read"),
+    ],
+)
+def test_a_wrong_start_is_one_sentence(crops, tmp_path, change, sentence, capsys):
+    assert train.main([*arguments(crops, tmp_path, "wrong"), *change]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and "Traceback" not in error
+
+
+def test_an_unwritable_run_folder_is_named(crops, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert train.main(arguments(crops, tmp_path / "file", "x")) == 2
+    assert "Choose another folder with `runs_dir`" in capsys.readouterr().err
+
+
+def test_settings_from_a_file_are_overridden_by_options(crops, tmp_path):
+    (tmp_path / "c.json").write_text(json.dumps({"epochs": 7, "batch_size": 5, "name": "fromfile"}))
+    config, resume = train.read_command(["--config", str(tmp_path / "c.json"), "--batch_size", "6"])
+    assert (config.epochs, config.batch_size, config.name, resume) == (7, 6, "fromfile", False)
+    assert train.read_command([])[0].name  # the date and time
+
+
+def test_the_learning_rate_rises_and_falls():
+    rates = [learning_rate_at(step, highest=2.0, warmup=10, total=110, cosine=True) for step in range(111)]
+    assert rates[0] == pytest.approx(0.2) and rates[9] == rates[10] == pytest.approx(2.0)
+    assert rates[60] == pytest.approx(2.0 * (0.01 + 0.99 / 2)) and rates[110] == pytest.approx(0.02)
+    assert learning_rate_at(99, highest=2.0, warmup=10, total=110, cosine=False) == 2.0
+
+
+class _Model:
+    stop_training = False
+
+
+def followed(figures: list[float], **options) -> tuple[callbacks.Best, list[str], _Model]:
+    """A `Best` that saw these figures, what it called, and its model."""
+    called: list[str] = []
+    best = callbacks.Best("auc", True, lambda: called.append("keep"), lambda: called.append("lower"), **options)
+    model = _Model()
+    best.set_model(model)
+    for epoch, figure in enumerate(figures):
+        best.on_epoch_end(epoch, {"auc": figure})
+    return best, called, model
+
+
+def test_the_best_is_kept_and_a_plateau_lowers_and_stops():
+    best, called, model = followed([0.5, 0.7, 0.6, 0.7, 0.65], plateau_patience=2, stop_patience=3)
+    assert called == ["keep", "keep", "lower"] and model.stop_training
+    assert best.state == {"value": 0.7, "epoch": 1, "waited": 3}
+    assert not followed([0.5, 0.4, 0.4], plateau_patience=2, stop_patience=3)[2].stop_training
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_exactly(whole, crops, runs):
+    """kill -9 inside the second epoch, after a checkpoint inside it."""
+    command = [sys.executable, "train.py", *arguments(crops, runs, "killed", checkpoint_steps=1)]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    path = runs / "killed" / "checkpoints" / "state.npz"
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and len(json.loads(str(state(runs / "killed")["record"]))["history"]) == 1:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.02)
+    process.wait()
+    assert train.main(["--resume", "--name", "killed", "--runs_dir", str(runs)]) == 0
+    expected = state(whole)
+    for key, array in state(runs / "killed").items():
+        if key != "record":
+            np.testing.assert_array_equal(array, expected[key], err_msg=key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("backbone", ["resnet50", "inception_v3", "inception_resnet_v1"])
+def test_large_backbones_train(crops, tmp_path, backbone, precision):
+    settings = {"backbone": backbone, "precision": precision, "image_size": 96, "epochs": 1}
+    assert train.main(arguments(crops, tmp_path, "large", **settings)) == 0
+    assert np.isfinite(float(next(csv.DictReader((tmp_path / "large" / "history.csv").open()))["loss"]))
+
+
+@pytest.mark.slow
+def test_xla_trains_the_same(whole, crops, tmp_path):
+    assert train.main([*arguments(crops, tmp_path, "xla"), "--xla"]) == 0
+    one, two = (next(csv.DictReader((run / "history.csv").open())) for run in (whole, tmp_path / "xla"))
+    assert float(one["loss"]) == pytest.approx(float(two["loss"]), rel=1e-2)
