@@ -99,7 +99,7 @@ def _paint_beard(canvas: Canvas, sitter: Sitter) -> None:
         "stubble": [moustache, full],
     }[p.beard]
     thick = p.beard != "stubble"
-    canvas.fill(shapes, sitter.hair(0.8), 0.84 if thick else 0.3, 0.035 if thick else 0.07)
+    canvas.fill(shapes, sitter.hair(0.8), 0.72 if thick else 0.3, 0.035 if thick else 0.07)
 
 
 def _paint_marks(canvas: Canvas, sitter: Sitter) -> None:
@@ -128,16 +128,16 @@ def _paint_nose(canvas: Canvas, sitter: Sitter) -> None:
             (x + side * (p.nose_bridge + 0.16), 0.5 * tip), (side * 0.26, -0.02),
         ])  # fmt: skip
         away = 0.5 - 0.5 * side * look.light_x
-        canvas.fill(spline(flank, closed=True), sitter.skin(0.6), 0.15 + 0.5 * away * look.light_strength, 0.05)
+        canvas.fill(spline(flank, closed=True), sitter.skin(0.6), 0.22 + 0.7 * away * look.light_strength, 0.055)
         wing = [(x + side * share * width, base + drop) for share, drop in ((0.8, -0.16), (1, -0.03), (0.75, 0.06))]
-        canvas.fill(ribbon(spline(wing), 0.045), sitter.skin(0.52), 0.6, 0.012)
-    canvas.fill(ellipse(x, base + 0.14, 0.8 * width, 0.08), sitter.skin(0.55), 0.4, 0.05)
+        canvas.fill(ribbon(spline(wing), 0.045), sitter.skin(0.48), 0.8, 0.014)
+    canvas.fill(ellipse(x, base + 0.14, 0.8 * width, 0.08), sitter.skin(0.5), 0.55, 0.05)
     nostrils = [ellipse(x + side * 0.48 * width, base + 0.035, 0.28 * width, 0.035) for side in _SIDES]
-    canvas.fill(nostrils, sitter.skin(0.26), 0.85, 0.014)
+    canvas.fill(nostrils, sitter.skin(0.24), 1.0, 0.016)
     shine = np.minimum(sitter.skin() * 1.22 + 12, 255)
     ridge = spline([(0.0, -0.05), (0.5 * x, 0.4 * tip), (x, tip - 0.02)])
-    canvas.fill(ribbon(ridge, 0.09), shine, 0.45, 0.035)
-    canvas.fill(ellipse(x + 0.03 * look.light_x, tip - 0.03, 0.08, 0.065), shine, 0.6, 0.03)
+    canvas.fill(ribbon(ridge, 0.09), shine, 0.6, 0.04)
+    canvas.fill(ellipse(x + 0.03 * look.light_x, tip - 0.03, 0.08, 0.065), shine, 0.8, 0.03)
 
 
 def _paint_mouth(canvas: Canvas, sitter: Sitter) -> None:

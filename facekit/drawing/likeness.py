@@ -19,7 +19,7 @@ Beard = Literal["none", "stubble", "moustache", "goatee", "full"]
 Occlusion = Literal["none", "cap", "scarf", "hand"]
 
 # From the least melanin to the most, at equal steps.
-_SKIN_TONES = ((252, 222, 204), (240, 198, 168), (214, 160, 122), (158, 108, 78), (98, 66, 52))
+_SKIN_TONES = ((243, 208, 186), (232, 188, 156), (214, 160, 122), (158, 108, 78), (98, 66, 52))
 _HAIR_COLOURS = (
     (24, 20, 22),
     (52, 36, 28),
@@ -151,7 +151,7 @@ def _draw_hair(rng: np.random.Generator) -> dict[str, Any]:
         "beard": _BEARDS[rng.integers(len(_BEARDS))] if bearded else "none",
         "bald": bool(not long and rng.random() < 0.14),
         "hair_end": float(rng.uniform(1.1, 2.8) if long else rng.uniform(-0.15, 0.45)),
-        "fringe": float(rng.uniform(0.45, 0.8) if rng.random() < 0.25 else rng.uniform(-0.1, 0.3)),
+        "fringe": float(rng.uniform(0.4, 0.7) if rng.random() < 0.25 else rng.uniform(-0.1, 0.3)),
         "curl": float(rng.uniform(0.4, 1.0) if rng.random() < 0.3 else 0.0),
     }
 
@@ -174,8 +174,8 @@ class Appearance:
     """What differs between two pictures of one person."""
 
     # Pose and place: radians, and shares of what is free.
-    roll: float = _between(-0.22, 0.22)
-    yaw: float = _between(-0.34, 0.34)
+    roll: float = _between(-0.18, 0.18)
+    yaw: float = _between(-0.3, 0.3)
     pitch: float = _between(-0.2, 0.2)
     face_share: float = _between(0.36, 0.6)
     """Height of the face's box as a share of the picture's side."""
@@ -193,7 +193,7 @@ class Appearance:
     # Light and camera.
     light_x: float = _between(-0.9, 0.9)
     light_y: float = _between(-0.9, 0.25)
-    light_strength: float = _between(0.2, 0.75)
+    light_strength: float = _between(0.2, 0.65)
     exposure: float = _between(0.75, 1.2)
     temperature: float = _between(-0.1, 0.1)
     contrast: float = _between(0.85, 1.15)
@@ -253,7 +253,7 @@ class Appearance:
 
 def _draw_occlusion(rng: np.random.Generator) -> Occlusion:
     kinds: tuple[Occlusion, ...] = ("none", "cap", "scarf", "hand")
-    return kinds[rng.choice(len(kinds), p=(0.81, 0.08, 0.07, 0.04))]
+    return kinds[rng.choice(len(kinds), p=(0.82, 0.08, 0.07, 0.03))]
 
 
 def _colour(values: np.ndarray) -> Colour:

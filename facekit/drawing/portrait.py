@@ -20,6 +20,8 @@ from facekit.drawing.wardrobe import (
 _SMALLEST_DRAWING = 200
 # Light falls off towards the blue end first in skin's shadows.
 _SHADE_POWER = np.array([0.85, 1.05, 1.15], np.float32)
+# No edge in the picture is sharper than this, in face units (standard deviation of a blur).
+_SHARPEST = 0.02
 # Cells a side of the grid on which light is computed: shading is smooth.
 _LIGHT_CELLS = 40
 
@@ -43,7 +45,7 @@ def take_picture(sitter: Sitter, view: View, size: int) -> np.ndarray:
     image = cv2.merge(list(canvas.planes))
     if factor > 1:
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    return _expose(image, sitter.look, rng)
+    return _expose(image, sitter.look, _SHARPEST * view.scale, rng)
 
 
 def _paint_sitter(canvas: Canvas, sitter: Sitter, rng: np.random.Generator) -> None:
@@ -92,14 +94,13 @@ def _light(canvas: Canvas, sitter: Sitter, hair: np.ndarray | None) -> None:
     canvas.fill(head, lit, soft=0.02, turn=OUTLINE_TURN)
 
 
-def _expose(image: np.ndarray, look: Appearance, rng: np.random.Generator) -> np.ndarray:
+def _expose(image: np.ndarray, look: Appearance, lens: float, rng: np.random.Generator) -> np.ndarray:
     """What a camera makes of a scene: exposure, colour cast, blur, noise and JPEG. Returns uint8."""
     size = len(image)
     cast = np.array([1 + look.temperature, 1.0, 1 - look.temperature]) * look.exposure
     gain = (cast * look.contrast).astype(np.float32)
     image = image * gain + (118 * (1 - look.contrast) * cast).astype(np.float32)
-    if look.blur * size > 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), look.blur * size)
+    image = cv2.GaussianBlur(image, (0, 0), max(look.blur * size, lens))
     image += rng.standard_normal((size, size, 1), np.float32) * np.float32(look.noise)
     pixels = np.clip(image, 0, 255).astype(np.uint8)
     _, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, look.jpeg_quality])

@@ -116,7 +116,10 @@ def _front_hair(sitter: Sitter) -> tuple[np.ndarray, np.ndarray]:
     down = np.array([(0.95 * w, -0.3), (0.97 * w, side_y)])
     left, right = (half + (0, -slope)) * MIRROR, half + (0, slope)
     middle = np.array([(part, top + 0.4 * max(fall, 0.0))])
-    line = spline(np.concatenate([(down * MIRROR)[::-1], left[::-1], middle, right, down]))
+    brow = np.concatenate([left[::-1], middle, right])
+    # Hair stays clear of the eyes.
+    brow[:, 1] = np.minimum(brow[:, 1], p.brow_y)
+    line = spline(np.concatenate([(down * MIRROR)[::-1], brow, down]))
     return edge, line
 
 
@@ -183,7 +186,7 @@ def _paint_hand(canvas: Canvas, sitter: Sitter) -> None:
     canvas.fill(ellipse(side * 1.15 * w, chin - 0.1, 0.36, 0.6), sitter.skin(0.8), soft=0.02, turn=0)
     for index in range(4):
         knuckle = (side * (1.2 - 0.08 * index) * w, chin - 0.5 + 0.2 * index)
-        tip = (side * (0.98 - 0.12 * index) * w, 0.55 + 0.24 * index)
+        tip = (side * (0.98 - 0.1 * index) * w, 0.65 + 0.24 * index)
         finger = spline([knuckle, tip])
         canvas.fill(ribbon(finger, 0.22, 0.9, 0.7), sitter.skin(0.6), soft=0.025, turn=0)
         canvas.fill(ribbon(finger, 0.18, 0.9, 0.7), sitter.skin(0.88), soft=0.015, turn=0)
