@@ -18,33 +18,10 @@ import keras
 
 from config import Config
 from facekit.backbones import BATCH_NORM, build_backbone, build_normalization
+from facekit.layers import UnitNorm
 from facekit.weights import load_weights
 
 LOGGER = logging.getLogger(__name__)
-
-# Squared length below which a row counts as zero. An untrained MobileNetV2 gives rows of 1e-11: well above.
-ZERO_SQUARED = 1e-30
-
-
-@keras.saving.register_keras_serializable(package="tupletface")
-class UnitNorm(keras.layers.Layer):
-    """Scale each row to length 1.
-
-    A row shorter than 1e-15 passes unchanged, its gradient too: a zero row stays zero, without the infinite or
-    enormous gradient (1e12 in `keras.layers.UnitNormalization`) that the norm has there.
-
-    Call: (..., D) float32 to the same shape and dtype.
-    """
-
-    def call(self, inputs: Any) -> Any:
-        """Normalise a batch."""
-        squared = keras.ops.sum(keras.ops.square(inputs), axis=-1, keepdims=True)
-        # The replaced value, not only the result, must be harmless: a gradient flows through both branches.
-        return inputs * keras.ops.rsqrt(keras.ops.where(squared < ZERO_SQUARED, 1.0, squared))
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The input's shape."""
-        return input_shape
 
 
 def build_embedding_model(config: Config) -> keras.Model:

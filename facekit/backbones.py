@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+
+from facekit.layers import ChannelNormalization
 
 # Own networks. PyTorch's momentum 0.1 is Keras' 0.9; short runs need moving statistics that follow quickly.
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-3}
@@ -24,40 +26,6 @@ IMAGENET_RGB_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 # Keras has MobileNetV2's ImageNet weights for pictures of each of these sides; other sides get the last.
 MOBILENET_SIZES = (96, 128, 160, 192, 224)
-
-
-@keras.saving.register_keras_serializable(package="tupletface")
-class ChannelNormalization(keras.layers.Layer):
-    """Subtract a mean and divide by a deviation, channel by channel, after turning RGB into BGR where asked.
-
-    Args:
-        mean: one number a channel, in the order after the turn.
-        std: one number a channel, above 0.
-        reverse: turn the channels' order first.
-
-    Call: (..., C) floating point to the same shape and dtype.
-    """
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float], reverse: bool = False, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.mean = tuple(mean)
-        self.std = tuple(std)
-        self.reverse = reverse
-
-    def call(self, inputs: Any) -> Any:
-        """Normalise a batch."""
-        ordered = keras.ops.flip(inputs, axis=-1) if self.reverse else inputs
-        mean = keras.ops.convert_to_tensor(self.mean, dtype=inputs.dtype)
-        std = keras.ops.convert_to_tensor(self.std, dtype=inputs.dtype)
-        return (ordered - mean) / std
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The input's shape."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments, for saving."""
-        return super().get_config() | {"mean": self.mean, "std": self.std, "reverse": self.reverse}
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,66 @@
 """Layers of our own, registered under the package name "tupletface" so that saved models find them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+# Squared length below which a row counts as zero. An untrained MobileNetV2 gives rows of 1e-11: well above.
+ZERO_SQUARED = 1e-30
+
+
+@keras.saving.register_keras_serializable(package="tupletface")
+class UnitNorm(keras.layers.Layer):
+    """Scale each row to length 1.
+
+    A row shorter than 1e-15 passes unchanged, its gradient too: a zero row stays zero, without the infinite or
+    enormous gradient (1e12 in `keras.layers.UnitNormalization`) that the norm has there.
+
+    Call: (..., D) float32 to the same shape and dtype.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Normalise a batch."""
+        squared = keras.ops.sum(keras.ops.square(inputs), axis=-1, keepdims=True)
+        # The replaced value, not only the result, must be harmless: a gradient flows through both branches.
+        return inputs * keras.ops.rsqrt(keras.ops.where(squared < ZERO_SQUARED, 1.0, squared))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's shape."""
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="tupletface")
+class ChannelNormalization(keras.layers.Layer):
+    """Subtract a mean and divide by a deviation, channel by channel, after turning RGB into BGR where asked.
+
+    Args:
+        mean: one number a channel, in the order after the turn.
+        std: one number a channel, above 0.
+        reverse: turn the channels' order first.
+
+    Call: (..., C) floating point to the same shape and dtype.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], reverse: bool = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.reverse = reverse
+
+    def call(self, inputs: Any) -> Any:
+        """Normalise a batch."""
+        ordered = keras.ops.flip(inputs, axis=-1) if self.reverse else inputs
+        mean = keras.ops.convert_to_tensor(self.mean, dtype=inputs.dtype)
+        std = keras.ops.convert_to_tensor(self.std, dtype=inputs.dtype)
+        return (ordered - mean) / std
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, for saving."""
+        return super().get_config() | {"mean": self.mean, "std": self.std, "reverse": self.reverse}

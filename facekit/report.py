@@ -3,8 +3,8 @@
 Its keys: `auc`, `eer`, `accuracy`, `precision`, `recall`, `f1`, `tpr`, `fpr`, `fnr`, the four counts of decisions,
 `pairs`, `genuine`, `impostor`, `threshold` (of folds: the mean of theirs), `eer_threshold`, `failed`, and
 `accuracy_from` in words. Then `kfold` (None with too few pairs), `at_threshold` (rates at the threshold given, or
-None), `tpr_at_fpr` (a list), `cost`, `intervals` (95 %), `survivors` (the same decisions on the pairs not failed, or
-None). Undefined and infinite numbers are None.
+None), `tpr_at_fpr` (a list), `cost`, `intervals` (95 %) and `survivors` (the same decisions on pairs that did not
+fail; None where none failed). Undefined and infinite numbers are None.
 """
 
 from __future__ import annotations

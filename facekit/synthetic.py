@@ -65,4 +65,9 @@ def _crop_view(sitter: Sitter, size: int) -> View:
 
 
 def _develop(sitter, view, person, size):
-    return Photo(take_picture(sitter, view, size), person, sitter.box(view).astype(np.float32), sitter.landmarks(view).astype(np.float32))
+    return Photo(
+        take_picture(sitter, view, size),
+        person,
+        sitter.box(view).astype(np.float32),
+        sitter.landmarks(view).astype(np.float32),
+    )

@@ -18,7 +18,8 @@ import tensorflow as tf
 from apps import bench
 from config import BACKBONES_WITH_IMAGENET, SMALLEST_IMAGE, Config
 from facekit.backbones import BACKBONES, build_backbone, build_normalization
-from model import UnitNorm, build_embedding_model, model_summary
+from facekit.layers import UnitNorm
+from model import build_embedding_model, model_summary
 
 ROOT = Path(__file__).parent.parent
 LIGHT = ("small", "resnet18", "mobilenet_v2")

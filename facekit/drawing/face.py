@@ -87,9 +87,7 @@ def _paint_beard(canvas: Canvas, sitter: Sitter) -> None:
     edge = np.array([(0.97 * w, 0.1), (0.97 * w, 0.5), (p.jaw_width * w, 1.2), (p.chin_width, chin)])
     inner = np.array([(p.mouth_width + 0.08, lip + 0.1), (0.7 * w, 0.85), (0.88 * w, 0.3)])
     outside = np.concatenate([edge, [(0.0, chin + 0.05)], (edge * MIRROR)[::-1]])
-    full = spline(
-        np.concatenate([outside, inner[::-1] * MIRROR, [(0.0, lip + 0.3)], inner]), closed=True
-    )
+    full = spline(np.concatenate([outside, inner[::-1] * MIRROR, [(0.0, lip + 0.3)], inner]), closed=True)
     goatee = ellipse(0, (lip + chin) / 2 + 0.14, 0.36, (chin - lip) / 2 - 0.08, power=2.8)
     cheek = [ellipse(side * (p.mouth_width + 0.02), lip + 0.16, 0.07, 0.22) for side in _SIDES]
     shapes = {

@@ -149,7 +149,7 @@ def _draw_hair(rng: np.random.Generator) -> dict[str, Any]:
     long = rng.random() < (0.12 if bearded else 0.6)
     return {
         "beard": _BEARDS[rng.integers(len(_BEARDS))] if bearded else "none",
-        "bald": bool(not long and rng.random() < 0.14),
+        "bald": bool(not long and rng.random() < 0.08),
         "hair_end": float(rng.uniform(1.1, 2.8) if long else rng.uniform(-0.15, 0.45)),
         "fringe": float(rng.uniform(0.4, 0.7) if rng.random() < 0.25 else rng.uniform(-0.1, 0.3)),
         "curl": float(rng.uniform(0.4, 1.0) if rng.random() < 0.3 else 0.0),

@@ -60,7 +60,9 @@ def paint_body(canvas: Canvas, sitter: Sitter) -> None:
     right = np.array([(0.6, chin + 0.42), (1.0, chin + 0.66), (2.1, chin + 0.95), (2.75, chin + 1.6), (3.1, 6.5)])
     shoulders = spline(np.concatenate([right, (right * MIRROR)[::-1]]), closed=True)
     canvas.fill(shoulders, cloth, soft=0.015, turn=0)
-    dim = [ribbon(spline([(side * 2.0, chin + 1.2), (side * 1.7, 4.0), (side * 1.6, 6.0)]), 0.3) for side in (-1, 1)]
+    dim = [
+        ribbon(spline([(side * 2.0, chin + 1.2), (side * 1.7, 4.0), (side * 1.6, 6.0)]), 0.3) for side in (-1, 1)
+    ]
     canvas.fill(dim, cloth * 0.6, 0.5, 0.15, turn=0)
     right = np.array([(half + 0.12, chin + 0.5), (half, chin), (half, 0.9)])
     neck = spline(np.concatenate([[(0.0, chin + 0.95)], right, (right * MIRROR)[::-1]]), closed=True)
