@@ -17,7 +17,7 @@ from facekit.drawing.wardrobe import (
 )
 
 # Small pictures are drawn at this many pixels or more, then reduced: OpenCV's thinnest line is a pixel wide.
-_SMALLEST_DRAWING = 200
+_SMALLEST_DRAWING = 100
 # Light falls off towards the blue end first in skin's shadows.
 _SHADE_POWER = np.array([0.85, 1.05, 1.15], np.float32)
 # No edge in the picture is sharper than this, in face units (standard deviation of a blur).
