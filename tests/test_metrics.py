@@ -498,7 +498,11 @@ def test_report_takes_it_from_the_threshold_given_next_with_our_folds_beside() -
     assert report["accuracy"] == rates_at(distances, same, 1.0).accuracy
     assert report["kfold"]["name"] == "10 folds by identity"
     assert report["kfold"]["shared_pairs"] == folds_by_identity(first, second).shared
-    assert report["intervals"]["by"] == "identity"
+    order = np.argsort(distances)  # the order in which the report draws
+    ordered, people = distances[order], (first[order], second[order])
+    expected = score_intervals(ordered, same[order], ordered < 1.0, *people)
+    assert (report["intervals"]["by"], report["intervals"]["fnmr"]) == ("identity", list(expected.fnmr))
+    assert report["intervals"]["auc"] == list(expected.auc)
     assert verification_report([0.5, 0.5], [True, False], 0.5)["true_accepts"] == 0
 
 

@@ -106,6 +106,11 @@ def test_roc_figure_draws_points_of_the_curve_down_to_what_the_pairs_resolve() -
     assert f"AUC {curve.auc:.4f}" in legend(whole)[1]
 
 
+def test_roc_figure_starts_at_its_left_edge_where_no_point_of_the_curve_is() -> None:
+    _, low = roc_figure({"tied": roc([0.1] + [0.5] * 10, [True] + [False] * 10)}).axes
+    assert np.array(low.lines[1].get_data())[:, 0].tolist() == [0.3, 1.0]
+
+
 def test_roc_figure_stays_small_with_many_pairs() -> None:
     whole, low = roc_figure({"model": roc(*scores(200_000))}).axes
     assert np.size(whole.lines[1].get_xdata()) < 2500

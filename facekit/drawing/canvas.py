@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import cos, sin
 
 import cv2
@@ -48,9 +49,14 @@ def ellipse(
     x: float, y: float, radius_x: float, radius_y: float, power: float = 2.0, points: int = 20
 ) -> np.ndarray:
     """A superellipse as a polygon, (points, 2) float64; `power` 2 is an ellipse, more is squarer."""
+    return np.array([x, y]) + _unit_ellipse(power, points) * (radius_x, radius_y)
+
+
+@lru_cache(maxsize=64)
+def _unit_ellipse(power: float, points: int) -> np.ndarray:
     angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return np.array([x, y]) + np.array([radius_x, radius_y]) * np.sign(circle) * np.abs(circle) ** (2 / power)
+    return np.sign(circle) * np.abs(circle) ** (2 / power)
 
 
 def ribbon(line: np.ndarray, width: float, start: float = 0.2, end: float = 0.2) -> np.ndarray:
