@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -45,7 +46,7 @@ def restore_state(path: Path, model: keras.Model) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as file:
             arrays = [file[key] for key in sorted(file.files) if key != _RECORD]
             record: dict[str, Any] = json.loads(str(file[_RECORD]))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise ValueError(f"{path}: is not a checkpoint that can be read ({error}).") from None
     variables = _variables(model)
     shapes = [tuple(variable.shape) for variable in variables]

@@ -47,12 +47,12 @@ def hardest(distances: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tens
     """Each row's farthest positive and nearest negative.
 
     Returns:
-        Three (A,): the two distances, 0 where absent, and as bool whether the row has both.
+        Three (A,): the two distances, and as bool whether the row has both; elsewhere they mean nothing.
     """
     farthest = ops.max(ops.where(positive, distances, -FAR), axis=1)
     nearest = ops.min(ops.where(negative, distances, FAR), axis=1)
     both = ops.logical_and(ops.any(positive, axis=1), ops.any(negative, axis=1))
-    return ops.where(both, farthest, 0.0), ops.where(both, nearest, 0.0), both
+    return farthest, nearest, both
 
 
 def semi_hard(distances: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -139,14 +139,14 @@ def draw_crop(seed: int, person: int, picture: int, size: int = 112) -> Photo:
     return _develop(sitter, view, person, size)
 
 
-def write_people(
+def write_people(  # noqa: PLR0913 - numbers by name read better here than an object of numbers
     output_dir: Path | str,
     people: int,
     pictures_per_person: int | tuple[int, int],
-    *,
     seed: int = 0,
     size: int = 250,
     crops: bool = False,
+    *,
     processes: int = 1,
     progress: bool = False,
 ) -> Path:

@@ -120,10 +120,10 @@ def test_a_folder_of_its_own_for_validation(people, photos, crops, tmp_path):
 
 def test_excluded_people_are_in_no_side(people, tmp_path):
     (tmp_path / "out.txt").write_text("person_00004\nperson_00009\n\nnobody\n")
-    split = make_split(config(people, exclude_people=tmp_path / "out.txt"))
+    split = make_split(config(people, validation_share=0.25, exclude_people=tmp_path / "out.txt"))
     assert not {"person_00004", "person_00009"} & {*split.train.people, *split.validation.people}
     with pytest.raises(ValueError, match=r"none\.txt: cannot be read .*`exclude_people`"):
-        make_split(config(people, exclude_people=tmp_path / "none.txt"))
+        make_split(config(people, validation_share=0.25, exclude_people=tmp_path / "none.txt"))
 
 
 def test_a_stream_gives_the_pictures_of_its_labels(people):
@@ -205,7 +205,7 @@ def test_hold_out_writes_lists_that_exclude_and_test(people, tmp_path, capsys):
     pairs = read_pairs(output / "test_pairs.csv")
     assert len(names) == 4 and {path.split("/")[0] for path in pairs.pictures()} <= names
     assert "Held out" in capsys.readouterr().out
-    split = make_split(config(people, exclude_people=output / "test_people.txt"))
+    split = make_split(config(people, validation_share=0.25, exclude_people=output / "test_people.txt"))
     assert not names & {*split.train.people, *split.validation.people}
 
 

@@ -82,7 +82,7 @@ def test_text_says_the_same(bundle, pairs, cropped, tmp_path, capsys):
     assert evaluate.main([str(argument) for argument in arguments]) == 0
     said = capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
-    assert f"{report['auc']:.4f}" in said and f"{report['accuracy']:.4f}" in said and "10 folds" in said
+    assert f"{report['auc']:.4f}" in said and f"{report['accuracy']:.4f}" in said and "folds by identity" in said
     assert "0.001" in said and "impostor pairs" in said  # a rate that 30 impostor pairs cannot show
 
 

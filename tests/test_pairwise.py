@@ -142,3 +142,19 @@ def test_violations_on_random_rows() -> None:
         terms = np.maximum(row[of == 1][:, None] - row[of == 2][None] + 0.3, 0)
         assert float(total) == pytest.approx(terms.sum(), rel=1e-5)
         assert float(count) == (terms > 0).sum()
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0]])
+def test_violations_do_not_count_a_negative_just_at_the_limit(order: list[int]) -> None:
+    distances = np.array([[0.0, 0.5, 0.25]], "float32")[:, order]
+    positive, negative = np.array([[True, False, False]])[:, order], np.array([[False, True, True]])[:, order]
+    sums, counts = mining.violations(distances, positive, negative, 0.5)
+    assert (float(sums[0]), float(counts[0])) == (0.25, 1.0)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0]])
+def test_semi_hard_is_strictly_farther(order: list[int]) -> None:
+    distances = np.array([[0.5, 0.5, 0.75]], "float32")[:, order]
+    positive, negative = np.array([[True, False, False]])[:, order], np.array([[False, True, True]])[:, order]
+    near, far, is_pair = (np.asarray(x)[0] for x in mining.semi_hard(distances, positive, negative))
+    assert near[is_pair] == 0.5 and far[is_pair] == 0.75

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import cos, sin
+from itertools import accumulate
+from math import ceil, cos, floor, sin
 
 import cv2
 import numpy as np
@@ -183,7 +184,8 @@ class Canvas:
         window = self._window(placed, 3 * sigma + 2)
         if window is None:
             return
-        mask = _mask(np.split(placed, np.cumsum([len(polygon) for polygon in polygons[:-1]])), window)
+        ends = list(accumulate(len(polygon) for polygon in polygons))
+        mask = _mask([placed[start:end] for start, end in zip([0, *ends], ends, strict=False)], window)
         if sigma > 0.3:
             mask = cv2.GaussianBlur(mask, (0, 0), sigma)
         alpha = mask * np.float32(opacity / 255)
@@ -196,8 +198,9 @@ class Canvas:
 
     def _window(self, points: np.ndarray, pad: float) -> tuple[slice, slice] | None:
         height, width = self.planes.shape[1:]
-        left, top = np.maximum(np.floor(points.min(axis=0) - pad).astype(int), 0)
-        right, bottom = np.minimum(np.ceil(points.max(axis=0) + pad).astype(int) + 1, (width, height))
+        (left, top), (right, bottom) = (points.min(axis=0) - pad).tolist(), (points.max(axis=0) + pad).tolist()
+        left, right = max(floor(left), 0), min(ceil(right) + 1, width)
+        top, bottom = max(floor(top), 0), min(ceil(bottom) + 1, height)
         return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
 
 

@@ -134,7 +134,7 @@ def _paint_nose(canvas: Canvas, sitter: Sitter) -> None:
     canvas.fill(nostrils, sitter.skin(0.24), 1.0, 0.016)
     shine = np.minimum(sitter.skin() * 1.22 + 12, 255)
     ridge = spline([(0.0, -0.05), (0.5 * x, 0.4 * tip), (x, tip - 0.02)])
-    canvas.fill(ribbon(ridge, 0.09), shine, 0.6, 0.04)
+    canvas.fill(ribbon(ridge, p.nose_bridge), shine, 0.6, 0.04)
     canvas.fill(ellipse(x + 0.03 * look.light_x, tip - 0.03, 0.08, 0.065), shine, 0.8, 0.03)
 
 

@@ -18,8 +18,8 @@ from facekit.drawing.wardrobe import (
 
 # Small pictures are drawn at this many pixels or more, then reduced: OpenCV's thinnest line is a pixel wide.
 _SMALLEST_DRAWING = 100
-# Light falls off towards the blue end first in skin's shadows.
-_SHADE_POWER = np.array([0.85, 1.05, 1.15], np.float32)
+# How much of a shadow reaches red, green and blue: skin lets red through.
+_SHADE_SHARES = np.array([0.85, 1.05, 1.15], np.float32)[:, None, None]
 # No edge in the picture is sharper than this, in face units (standard deviation of a blur).
 _SHARPEST = 0.02
 # Cells a side of the grid on which light is computed: shading is smooth.
@@ -42,10 +42,11 @@ def take_picture(sitter: Sitter, view: View, size: int) -> np.ndarray:
     image = _background(size * factor, rng)
     canvas = Canvas(np.ascontiguousarray(image.transpose(2, 0, 1)), view.enlarged(factor))
     _paint_sitter(canvas, sitter, rng)
-    image = cv2.merge(list(canvas.planes))
+    _expose(canvas.planes, sitter.look)
+    image = cv2.merge(list(canvas.planes[::-1]))
     if factor > 1:
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    return _expose(image, sitter.look, _SHARPEST * view.scale, rng)
+    return _record(image, sitter.look, _SHARPEST * view.scale, rng)
 
 
 def _paint_sitter(canvas: Canvas, sitter: Sitter, rng: np.random.Generator) -> None:
@@ -86,22 +87,25 @@ def _light(canvas: Canvas, sitter: Sitter, hair: np.ndarray | None) -> None:
     facing = np.maximum(lamp @ normal / np.linalg.norm(lamp), 0)
     # What faces the camera keeps about its colour, whatever the lamp's strength.
     shade = 1 + look.light_strength * (facing - 0.85)
-    shades = shade.reshape(1, _LIGHT_CELLS, _LIGHT_CELLS) ** _SHADE_POWER[:, None, None]
-    shades = np.stack([cv2.resize(plane.astype(np.float32), (size, size)) for plane in shades])
+    shade = shade.astype(np.float32).reshape(_LIGHT_CELLS, _LIGHT_CELLS)
+    lit = canvas.planes * (1 + _SHADE_SHARES * (cv2.resize(shade, (size, size)) - 1))
     ear = ellipse(sitter.person.face_width + 0.03, 0.22, 0.15, 0.3)
     head = [sitter.outline, ear, ear * MIRROR] + ([] if hair is None else [hair])
-    lit = canvas.planes * shades
     canvas.fill(head, lit, soft=0.02, turn=OUTLINE_TURN)
 
 
-def _expose(image: np.ndarray, look: Appearance, lens: float, rng: np.random.Generator) -> np.ndarray:
-    """What a camera makes of a scene: exposure, colour cast, blur, noise and JPEG. Returns uint8."""
-    size = len(image)
+def _expose(planes: np.ndarray, look: Appearance) -> None:
+    """Exposure, contrast and colour cast, in place on (3, H, W)."""
     cast = np.array([1 + look.temperature, 1.0, 1 - look.temperature]) * look.exposure
-    gain = (cast * look.contrast).astype(np.float32)
-    image = image * gain + (118 * (1 - look.contrast) * cast).astype(np.float32)
-    image = cv2.GaussianBlur(image, (0, 0), max(look.blur * size, lens))
-    image += rng.standard_normal((size, size, 1), np.float32) * np.float32(look.noise)
-    pixels = np.clip(image, 0, 255).astype(np.uint8)
-    _, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, look.jpeg_quality])
+    planes *= (cast * look.contrast).astype(np.float32)[:, None, None]
+    planes += (118 * (1 - look.contrast) * cast).astype(np.float32)[:, None, None]
+
+
+def _record(bgr: np.ndarray, look: Appearance, lens: float, rng: np.random.Generator) -> np.ndarray:
+    """Blur, noise and JPEG of a camera: float32 (H, W, 3) to uint8 RGB; `lens` is its least blur in pixels."""
+    size = len(bgr)
+    bgr = cv2.GaussianBlur(bgr, (0, 0), max(look.blur * size, lens))
+    bgr += rng.standard_normal((size, size, 1), np.float32) * np.float32(look.noise)
+    pixels = np.clip(bgr, 0, 255, out=bgr).astype(np.uint8)
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, look.jpeg_quality])
     return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
