@@ -256,7 +256,7 @@ def fit(session: Session, index: PeopleIndex, held_out: HeldOut) -> None:
             session.history,
             tensorboard(session, held_out),
             callbacks.Console(steps, partial(epoch_line, config=config, do_nothing=negatives), print),
-            callbacks.Keeper(session.save, asked, config.checkpoint_steps),
+            callbacks.Keeper(session.save, steps, asked, config.checkpoint_steps),
         ]
         while (start := session.step) < config.epochs * steps and not session.trainer.stop_training:
             epoch, done = divmod(start, steps)

@@ -167,28 +167,36 @@ class Best(keras.callbacks.Callback):
 class Keeper(keras.callbacks.Callback):
     """Saves the run's state at each epoch's end, every so many steps, and when asked to stop.
 
+    Must be the last callback: what it saves at an epoch's end are the figures that the others made of the epoch.
+
     Args:
         save: writes the state.
+        steps: steps an epoch.
         asked: whether somebody asked to stop: then the state is saved after the running step, and
             KeyboardInterrupt ends the training.
         every: steps between saves inside an epoch; None: none.
     """
 
-    def __init__(self, save: Callable[[], None], asked: Callable[[], bool], every: int | None = None):
+    def __init__(self, save: Callable[[], None], steps: int, asked: Callable[[], bool], every: int | None = None):
         super().__init__()
-        self._save, self._asked, self._every = save, asked, every
+        self._save, self._steps, self._asked, self._every = save, steps, asked, every
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Save where it is time to."""
+        """Save where it is time to; an epoch's last step waits for the epoch's figures."""
+        step = int(self.model.optimizer.iterations)
+        if step % self._steps == 0:
+            return
         if self._asked():
             self._save()
             raise KeyboardInterrupt
-        if self._every and int(self.model.optimizer.iterations) % self._every == 0:
+        if self._every and step % self._every == 0:
             self._save()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Save the finished epoch, its figures included."""
         self._save()
+        if self._asked():
+            raise KeyboardInterrupt
 
 
 class History(keras.callbacks.Callback):

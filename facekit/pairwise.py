@@ -27,18 +27,19 @@ def unit_rows(rows: Tensor) -> Tensor:
             Norms up to 1e19.
 
     Returns:
-        (..., D) float32. A row with a norm below 1e-12 becomes 0, with a zero gradient.
+        (..., D) float32. A row with a norm below 1e-12 becomes 0, with a zero gradient. NaN stays NaN, so that a
+        broken model shows.
     """
     rows = ops.cast(rows, "float32")
     squares = ops.sum(ops.square(rows), axis=-1, keepdims=True)
-    nonzero = squares > SMALLEST_NORM**2
-    return ops.where(nonzero, rows * ops.rsqrt(ops.where(nonzero, squares, 1.0)), 0.0)
+    zero = squares <= SMALLEST_NORM**2
+    return ops.where(zero, 0.0, rows * ops.rsqrt(ops.where(zero, 1.0, squares)))
 
 
 def safe_sqrt(squares: Tensor) -> Tensor:
-    """Square root with a finite gradient everywhere: 0, with a zero gradient, where squares <= 1e-12."""
-    positive = squares > SMALLEST_DISTANCE**2
-    return ops.where(positive, ops.sqrt(ops.where(positive, squares, 1.0)), 0.0)
+    """Square root with a finite gradient everywhere: 0, with a zero gradient, where squares <= 1e-12; NaN of NaN."""
+    zero = squares <= SMALLEST_DISTANCE**2
+    return ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, squares)))
 
 
 def cosine_matrix(queries: Tensor, keys: Tensor) -> Tensor:

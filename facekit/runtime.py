@@ -30,7 +30,8 @@ def start_quietly() -> None:
         return
     # TensorFlow 2.21 writes some lines before it reads its own log level: only the descriptor silences them.
     with _stderr_silenced():
-        import tensorflow  # noqa: F401
+        import tensorflow as tf
+    tf.get_logger().setLevel("ERROR")
 
 
 @contextmanager

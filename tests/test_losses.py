@@ -442,3 +442,10 @@ def test_statistics_of_a_collapsed_model_and_of_nothing() -> None:
     nothing = losses.batch_statistics(np.zeros(4, int), np.eye(4, 4, dtype="float32"), TripletLoss())
     assert float(nothing["active"]) == 0.0 and float(nothing["negative_distance"]) == 0.0
     assert float(nothing["spread"]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_a_model_that_gives_nan_shows_in_the_loss(name):
+    labels = np.array([0, 0, 1, 1])
+    embeddings = np.full((4, 3), np.nan, np.float32)
+    assert np.isnan(float(losses.get(name)(labels, embeddings)))

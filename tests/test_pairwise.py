@@ -158,3 +158,9 @@ def test_semi_hard_is_strictly_farther(order: list[int]) -> None:
     positive, negative = np.array([[True, False, False]])[:, order], np.array([[False, True, True]])[:, order]
     near, far, is_pair = (np.asarray(x)[0] for x in mining.semi_hard(distances, positive, negative))
     assert near[is_pair] == 0.5 and far[is_pair] == 0.75
+
+
+def test_a_broken_row_is_not_hidden_as_a_zero_row():
+    rows = np.array([[np.nan, 1.0], [1.0, 0.0]], np.float32)
+    assert np.isnan(np.asarray(pairwise.unit_rows(rows))[0]).all()
+    assert np.isnan(np.asarray(pairwise.safe_sqrt(np.array([np.nan, 4.0], np.float32)))).tolist() == [True, False]

@@ -200,9 +200,9 @@ def test_every_parameter_of_a_person_changes_the_picture():
         if "range" in field.metadata:
             low, high = field.metadata["range"]
             value = low if getattr(identity, field.name) > (low + high) / 2 else high
-            changed: Any = {field.name: value}
+            changed = {field.name: value}
             after = [take_picture(Sitter(replace(person, **changed), look), view, 250) for person in people]
-            assert max(np.abs(a - b).max() for a, b in zip(after, before, strict=True)) > 8, field.name
+            assert max(np.abs(a - b).max() for a, b in zip(after, before, strict=True)) > 4, field.name
 
 
 def test_raw_pixels_tell_people_apart_a_little_but_not_well():

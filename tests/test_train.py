@@ -123,14 +123,20 @@ def test_a_run_of_the_name_is_not_written_over(whole, crops, runs, capsys):
 @pytest.mark.parametrize("steps", [2, 3, 4])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(whole, crops, runs, steps, monkeypatch, capsys):
     name = f"stopped-{steps}"
-    trained = []
+    seen = []
+    keeper = callbacks.Keeper.on_train_batch_end
 
     @contextmanager
     def stopping():
-        yield lambda: trained.append(1) or len(trained) == steps
+        yield lambda: len(seen) >= steps
+
+    def counting(self, batch, logs=None):
+        seen.append(batch)
+        keeper(self, batch, logs)
 
     with monkeypatch.context() as patch:
         patch.setattr(runtime, "stop_requests", stopping)
+        patch.setattr(callbacks.Keeper, "on_train_batch_end", counting)
         assert train.main(arguments(crops, runs, name)) == runtime.INTERRUPTED
     assert f"python train.py --resume --name {name} --runs_dir {runs}" in capsys.readouterr().err
     assert not (runs / name / "bundle").exists()
