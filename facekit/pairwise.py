@@ -37,7 +37,7 @@ def unit_rows(rows: Tensor) -> Tensor:
 
 
 def safe_sqrt(squares: Tensor) -> Tensor:
-    """Square root with a finite gradient everywhere: 0, with a zero gradient, where squares <= 1e-12; NaN of NaN."""
+    """Square root with a finite gradient everywhere: 0, with a zero gradient, where squares <= 1e-12. NaN stays."""
     zero = squares <= SMALLEST_DISTANCE**2
     return ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, squares)))
 

@@ -62,7 +62,7 @@ def test_a_failed_write_leaves_the_old_bundle(copy):
 
     before = read_record(copy)
     with pytest.raises(OSError, match="disk full"):
-        write_bundle(copy, Broken(), before)  
+        write_bundle(copy, Broken(), before)
     assert read_record(copy) == before and [path.name for path in copy.parent.iterdir()] == ["bundle"]
 
 
