@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from abc import abstractmethod
 from math import cos, exp, inf, log, log1p, pi, sin
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -136,10 +137,12 @@ class PairLoss(keras.losses.Loss):
         terms = self.terms(pairs)
         return pairs.mean_per_anchor(terms.total, terms.count)
 
+    @abstractmethod
     def terms(self, pairs: Pairs) -> Terms:
         """The formula on a batch's pairs."""
         raise NotImplementedError
 
+    @abstractmethod
     def do_nothing_value(self, negatives: int) -> float:
         """The loss of equal embeddings, the level of a collapsed model, with so many negatives an anchor."""
         raise NotImplementedError

@@ -27,8 +27,8 @@ from runs import RunFolder, open_run, refuse_changes, saved_settings, write_hist
 if TYPE_CHECKING:
     import keras
 
-    from dataset import PeopleIndex, PictureLoader, Split
-    from facekit.bundle import BundleRecord, Threshold
+    from dataset import PeopleIndex, PictureLoader
+    from facekit.bundle import BundleRecord
     from facekit.trainer import EmbeddingTrainer
     from facekit.validation import Embed, HeldOut
 
@@ -302,70 +302,6 @@ def report_failures(loader: PictureLoader) -> None:
         print(f"  {reason}", file=sys.stderr)
 
 
-def choose_threshold(config: Config, held_out: HeldOut) -> Threshold:
-    """The threshold of the last measurement's model, chosen on all validation pairs, with its errors there."""
-    from facekit.bootstrap import score_intervals
-    from facekit.bundle import Threshold
-    from facekit.metrics import rates_at
-    from facekit.thresholds import best_accuracy_threshold, threshold_at_fmr
-
-    distances, same = held_out.distances, held_out.pairs.same
-    if config.target_fmr is None:
-        value, criterion = best_accuracy_threshold(distances, same), "of best accuracy"
-    else:
-        value = threshold_at_fmr(distances, same, config.target_fmr).threshold
-        criterion = f"the largest with FMR at most {config.target_fmr:g}"
-    value = min(value, 2.0)
-    rates = rates_at(distances, same, value)
-    people = held_out.pairs.people() or (None, None)
-    return Threshold(
-        value=value,
-        criterion=criterion,
-        data=f"held-out people of {config.validation_dir or config.train_dir}",
-        genuine=int(same.sum()),
-        impostor=int((~same).sum()),
-        fmr=rates.fpr,
-        fnmr=rates.fnr,
-        fmr_interval=score_intervals(distances, same, distances < value, *people).fmr,
-        date=f"{datetime.date.today():%Y-%m-%d}",
-    )
-
-
-def write_product(session: Session, split: Split, held_out: HeldOut) -> BundleRecord:
-    """The best epoch's network with its preprocessing and threshold, as the run's bundle."""
-    import keras
-
-    import facekit.layers  # noqa: F401  # registers what the file names
-    from facekit.bundle import BundleRecord, write_bundle
-    from facekit.manifest import crop_folder
-    from facekit.trainer import Embedder
-
-    config = session.config
-    network = keras.saving.load_model(session.folder.best, compile=False)
-    figures = held_out.measure(Embedder(network))
-    crops = crop_folder(config.train_dir)
-    record = BundleRecord(
-        name=config.name,
-        created=f"{datetime.datetime.now():%Y-%m-%dT%H:%M:%S}",
-        backbone=config.backbone,
-        image_size=config.image_size,
-        embedding_size=config.embedding_size,
-        recipe=crops.recipe if crops else None,
-        synthetic=crops.synthetic if crops else (config.train_dir / "synthetic.json").exists(),
-        threshold=choose_threshold(config, held_out),
-        training={
-            "train_dir": str(config.train_dir),
-            "pictures": split.train.describe(),
-            "digest": split.train.digest,
-            "steps": session.step,
-            "best_epoch": session.best.state["epoch"] + 1,
-        },
-        figures=figures,
-    )
-    write_bundle(session.folder.bundle, network, record)
-    return record
-
-
 def train(config: Config, resume: bool = False) -> BundleRecord:
     """Train as the config says, in its run folder, and write the bundle.
 
@@ -382,6 +318,7 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
     """
     from dataset import make_split, steps_per_epoch
     from facekit.manifest import crop_folder
+    from product import write_product
 
     folder = RunFolder.of(config)
     split = make_split(config)
@@ -399,7 +336,7 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
         print(f"Going on after step {session.step:,} of {config.epochs * steps:,}.")
     print(f"{config.epochs} epochs of {steps:,} steps, {config.pictures_per_step:,} pictures a step.", flush=True)
     fit(session, split.train, held_out)
-    return write_product(session, split, held_out)
+    return write_product(config, split, held_out, session.step, session.best.state["epoch"] + 1)
 
 
 def closing_words(config: Config, record: BundleRecord) -> str:

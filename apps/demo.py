@@ -35,14 +35,17 @@ class DemoConfig(Settings):
     name: str = "demo"
     """Name of the run."""
 
-    people: int = 100
+    people: int = 150
     """People to draw."""
 
     pictures_per_person: int = 10
     """Photos of each."""
 
-    epochs: int = 8
+    epochs: int = 10
     """Epochs to train."""
+
+    steps_per_epoch: int = 20
+    """Steps an epoch: more than the few pictures would fill, so that validation takes little of the time."""
 
 
 def steps(config: DemoConfig) -> list[tuple[Command, list[str]]]:
@@ -52,6 +55,7 @@ def steps(config: DemoConfig) -> list[tuple[Command, list[str]]]:
     people, each = str(config.people), str(config.pictures_per_person)
     training = ["--train_dir", crops, "--exclude_people", str(lists / "test_people.txt"), "--name", config.name]
     training += ["--runs_dir", str(config.runs_dir), "--epochs", str(config.epochs)]
+    training += ["--steps_per_epoch", str(config.steps_per_epoch)]
     if (run / "config.json").exists():
         training = ["--resume", "--name", config.name, "--runs_dir", str(config.runs_dir)]
     return [

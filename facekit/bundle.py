@@ -132,13 +132,13 @@ def read_record(folder: Path) -> BundleRecord:
     return record
 
 
-def read_network(folder: Path) -> keras.Model:
-    """Load the network of a bundle that `read_record` has checked."""
+def read_network(path: Path) -> keras.Model:
+    """Load a network that train.py wrote: a .keras file, or a bundle that `read_record` has checked."""
     import keras
 
     import facekit.layers  # noqa: F401  # registers what the file names
 
-    return keras.saving.load_model(folder / NETWORK, compile=False)
+    return keras.saving.load_model(path / NETWORK if path.is_dir() else path, compile=False)
 
 
 def _digest(path: Path) -> str:
