@@ -5,7 +5,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 LOCK ?= requirements.lock
 BIN := .venv/bin
 
-.PHONY: train test slow check lint types lock clean
+.PHONY: train test slow check lint types install lock clean FORCE
 
 train: .venv/installed
 	$(BIN)/python -m apps.demo
@@ -25,13 +25,19 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/python -m mypy .
 
+# Installs again whenever the lock file is another one than last time.
+.venv/installed: FORCE
+	@cmp -s $(LOCK) $@ || $(MAKE) --no-print-directory install
+
 # uv installs the lock file in seconds; pip does the same, slower, where uv cannot be had.
-.venv/installed: $(LOCK)
+install:
 	$(PYTHON) -m venv .venv
 	if $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'; \
 	then $(BIN)/uv pip sync --require-hashes --quiet --python $(BIN)/python $(LOCK); \
 	else $(BIN)/python -m pip install --require-hashes --quiet -r $(LOCK); fi
-	cp $(LOCK) $@
+	cp $(LOCK) .venv/installed
+
+FORCE:
 
 # No index address goes into the lock files, so they install from any mirror.
 UV_LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \

@@ -277,9 +277,12 @@ def _progress_bar(total: int):  # type: ignore[no-untyped-def]  # tqdm ships no 
 
 def _claim_output(config: CropConfig) -> None:
     """Mark the output folder with the recipe, or refuse one that holds something else."""
-    source = config.input_dir.resolve()
-    if source == config.output_dir.resolve():
-        raise ValueError(f"{config.output_dir}: `output_dir` is the input folder. Choose another one.")
+    source, output = config.input_dir.resolve(), config.output_dir.resolve()
+    if source == output or source in output.parents:
+        raise ValueError(
+            f"{config.output_dir}: `output_dir` lies in the input folder, where its crops would be taken for "
+            "pictures. Choose another one."
+        )
     here = manifest.crop_folder(config.output_dir)
     if here is None:
         check_writable(config.output_dir, "output_dir")
@@ -304,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         runtime.stop_on_terminate()
         runtime.start_quietly()
         summary = crop_faces(config, pictures)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

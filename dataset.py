@@ -13,6 +13,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -197,6 +198,21 @@ class PictureLoader:
         self._index, self._size = index, size
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self.failures: dict[str, str] = {}
+        self._hopeless: UnreadableImageError | None = None
+
+    @contextmanager
+    def errors_named(self) -> Iterator[None]:
+        """Around work that reads through `tf.data`, which buries an error of ours under its own: give ours back.
+
+        Raises:
+            UnreadableImageError: a person has no readable picture at all.
+        """
+        try:
+            yield
+        except Exception:
+            if self._hopeless is not None:
+                raise self._hopeless from None
+            raise
 
     def load(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures at these positions.
@@ -224,10 +240,11 @@ class PictureLoader:
             except UnreadableImageError as error:
                 self.failures[path] = str(error)
         person = self._index.people[self._index.labels[position]]
-        raise UnreadableImageError(
+        self._hopeless = UnreadableImageError(
             f"{self._index.root / person}: none of its pictures can be read. Mend or remove the folder, or name it "
             "in the file of `exclude_people`."
         )
+        raise self._hopeless
 
     def _candidates(self, position: int) -> Iterator[int]:
         """The position itself, then the person's other pictures in turn."""
@@ -341,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[..., None]] = {"index": index_command, "hold_out": hold_out_command}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, args=argv, use_underscores=True, description=SUMMARY)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -307,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = parse(EvaluateCommand, argv)
     try:
         report = run(command)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

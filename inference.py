@@ -311,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = parse(InferenceCommand, argv)
     try:
         return run(command)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return ERROR
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from runs import RunFolder, open_run, refuse_changes, saved_settings, write_hist
 if TYPE_CHECKING:
     import keras
 
-    from dataset import PeopleIndex, PictureLoader
+    from dataset import PeopleIndex
     from facekit.bundle import BundleRecord
     from facekit.trainer import EmbeddingTrainer
     from facekit.validation import Embed, HeldOut
@@ -124,16 +124,29 @@ def build_trainer(config: Config) -> EmbeddingTrainer:
 
 
 def held_out_people(index: PeopleIndex, config: Config) -> HeldOut:
-    """The validation pairs of held-out people, with their pictures in memory."""
+    """The validation pairs of held-out people, with their pictures in memory; pairs of bad files are left out.
+
+    Raises:
+        ValueError: no genuine or no impostor pair is left.
+    """
     import numpy as np
 
-    from dataset import PictureLoader, validation_pairs
+    from dataset import validation_pairs
+    from facekit.images import UnreadableImageError, read_square
     from facekit.validation import HeldOut
 
     pairs = validation_pairs(index, config)
-    place = {path: position for position, path in enumerate(index.paths)}
-    loader = PictureLoader(index, config.image_size)
-    return HeldOut(loader.load(np.array([place[path] for path in pairs.pictures()])), pairs)
+    images, failures = {}, {}
+    for name in pairs.pictures():
+        try:
+            images[name] = read_square(index.root / name, config.image_size)
+        except UnreadableImageError as error:
+            failures[name] = str(error)
+    report_failures(failures, "their pairs are left out of validation")
+    good = pairs.without(failures)
+    if good.same.all() or not good.same.any():
+        raise ValueError(f"{index.root}: too few of the held-out people's pictures can be read to validate on.")
+    return HeldOut(np.stack([images[name] for name in good.pictures()]), good)
 
 
 def triplet_measure(config: Config) -> Callable[[Embed], dict[str, float]]:
@@ -262,16 +275,18 @@ def fit(session: Session, index: PeopleIndex, held_out: HeldOut) -> None:
             epoch, done = divmod(start, steps)
             # A run stopped inside an epoch first ends that epoch; then all others go in one call.
             last = epoch + 1 if done else config.epochs
-            session.trainer.fit(
-                training_stream(index, config, loader, start, last * steps - start),
-                initial_epoch=epoch,
-                epochs=last,
-                steps_per_epoch=steps - done,
-                callbacks=chain,
-                shuffle=False,
-                verbose=0,
-            )
-    report_failures(loader)
+            stream = training_stream(index, config, loader, start, last * steps - start)
+            with loader.errors_named():
+                session.trainer.fit(
+                    stream,
+                    initial_epoch=epoch,
+                    epochs=last,
+                    steps_per_epoch=steps - done,
+                    callbacks=chain,
+                    shuffle=False,
+                    verbose=0,
+                )
+    report_failures(loader.failures, "others of the same person stood in")
 
 
 def usual_negatives(config: Config) -> int:
@@ -291,14 +306,11 @@ def tensorboard(session: Session, held_out: HeldOut) -> keras.callbacks.Callback
     return TensorBoard(session.folder.tensorboard, FIGURES, held_out.pictures, {"config": settings})
 
 
-def report_failures(loader: PictureLoader) -> None:
-    """Name the training pictures that could not be read."""
-    if not loader.failures:
-        return
-    print(
-        f"{len(loader.failures)} pictures could not be read; others of the same person stood in:", file=sys.stderr
-    )
-    for reason in list(loader.failures.values())[:10]:
+def report_failures(failures: Mapping[str, str], consequence: str) -> None:
+    """Name the pictures that could not be read: their reasons by their names."""
+    if failures:
+        print(f"{len(failures)} pictures could not be read; {consequence}:", file=sys.stderr)
+    for reason in list(failures.values())[:10]:
         print(f"  {reason}", file=sys.stderr)
 
 
@@ -369,7 +381,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NonFiniteLossError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,14 @@ class Pairs:
         first, second = ([Path(path).parent.as_posix() for path in paths] for paths in (self.first, self.second))
         told = [one == two for one, two in zip(first, second, strict=True)]
         return (first, second) if told == self.same.tolist() else None
+
+    def without(self, pictures: Collection[str]) -> Pairs:
+        """The pairs in which none of these pictures takes part."""
+        kept = np.array([not {*pair} & {*pictures} for pair in zip(self.first, self.second, strict=True)], bool)
+        first, second = (
+            [path for path, keep in zip(paths, kept, strict=True) if keep] for paths in (self.first, self.second)
+        )
+        return Pairs(first, second, self.same[kept], None if self.folds is None else self.folds[kept])
 
 
 def read_pairs(path: Path) -> Pairs:

@@ -212,7 +212,8 @@ def test_wrong_folders_are_named(tmp_path, photos, capsys):
     for source, output, sentence in [
         (tmp_path / "none", tmp_path / "out", "none: there is no such folder"),
         (tmp_path / "empty", tmp_path / "out", "empty: holds no pictures"),
-        (photos, photos, "`output_dir` is the input folder"),
+        (photos, photos, "`output_dir` lies in the input folder"),
+        (photos, photos / "crops", "`output_dir` lies in the input folder"),
         (photos, tmp_path / "file", "file: cannot be written"),
     ]:
         assert run("--input_dir", source, "--output_dir", output) == 2

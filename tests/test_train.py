@@ -18,6 +18,7 @@ import pytest
 
 import train
 from config import Config, read_settings
+from dataset import make_split
 from facekit import callbacks, runtime
 from facekit.bundle import read_network, read_record
 from facekit.callbacks import learning_rate_at
@@ -44,6 +45,11 @@ def arguments(crops: Path, runs: Path, name: str, **settings: object) -> list[st
         **settings,
     }
     return [word for key, value in chosen.items() for word in (f"--{key}", str(value))]
+
+
+def train_people(folder: Path) -> list[str]:
+    """Who trains in a run with `arguments`."""
+    return make_split(Config(train_dir=folder, validation_share=0.25)).train.people
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +200,20 @@ def test_bad_pictures_are_named_and_do_not_stop_a_run(crops, tmp_path, capsys):
         (person / "0002.jpg").write_bytes((person / "0002.jpg").read_bytes()[:-300])
     assert train.main(arguments(people, tmp_path, "bad", epochs=1)) == 0
     error = capsys.readouterr().err
-    assert "pictures could not be read" in error and "0001.jpg: is truncated or not a picture" in error
+    assert "others of the same person stood in" in error and "0001.jpg: is truncated or not a picture" in error
+    assert "their pairs are left out of validation" in error
+
+
+def test_a_person_without_any_readable_picture_is_named(crops, tmp_path, capsys):
+    people = tmp_path / "people"
+    shutil.copytree(crops, people)
+    person = people / (train_people(people)[0])
+    for picture in person.iterdir():
+        picture.write_text("not a picture")
+    assert train.main(arguments(people, tmp_path, "hopeless")) == 2
+    error = capsys.readouterr().err
+    assert f"{person}: none of its pictures can be read. Mend or remove the folder" in error
+    assert "Traceback" not in error
 
 
 def test_test_triplets_are_measured(crops, tmp_path, capsys):
