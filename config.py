@@ -167,7 +167,8 @@ class Config(Settings):
 
     weights: str | None = None
     """Where training starts. None: random. "imagenet": Keras' own file, fetched from the internet (resnet50,
-    inception_v3, mobilenet_v2, efficientnet_b0). Else the path of a .keras or .weights.h5 file."""
+    inception_v3, mobilenet_v2, efficientnet_b0), or that file's path (.h5). Else the path of a .keras or
+    .weights.h5 file of a model of this project."""
 
     embedding_size: int = Field(128, ge=2, le=4096)
     """Numbers in an embedding. 128 is FaceNet's; 512 is usual for hundreds of thousands of pictures."""

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 
 from config import Config
-from facekit.backbones import BATCH_NORM, build_backbone, build_normalization
+from facekit.backbones import BATCH_NORM, build_backbone, build_normalization, is_applications_file
 from facekit.layers import UnitNorm
 from facekit.weights import load_weights
 
@@ -40,7 +40,8 @@ def build_embedding_model(config: Config) -> keras.Model:
     Raises:
         ValueError: weights that could not be fetched, read or fitted; one sentence naming the file and `weights`.
     """
-    fetched = "imagenet" if config.weights == "imagenet" else None
+    imagenet = config.weights == "imagenet" or is_applications_file(config.weights)
+    fetched = config.weights if imagenet else None
     with _dtype_policy(config.precision):
         backbone = build_backbone(config.backbone, config.image_size, fetched)
     with _dtype_policy("float32"):

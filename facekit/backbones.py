@@ -48,29 +48,36 @@ def build_backbone(name: str, image_size: int, weights: str | None = None) -> ke
     Args:
         name: a key of `BACKBONES`.
         image_size: side of the square input in pixels.
-        weights: None for random weights, "imagenet" for Keras Applications' download.
+        weights: None for random weights, "imagenet" for Keras Applications' download, or the path of that very
+            file (`is_applications_file`).
 
     Returns:
         A model called `name`, (B, image_size, image_size, 3) normalised pictures to a (B, h, w, C) feature map.
 
     Raises:
-        ValueError: an unknown name, other weights, or weights that could not be fetched.
+        ValueError: an unknown name, other weights, or weights that could not be fetched or do not fit.
     """
     backbone = _find(name)
-    if weights not in (None, "imagenet"):
-        raise ValueError(f'`weights` of a backbone must be None or "imagenet". Received: {weights!r}.')
+    if weights not in (None, "imagenet") and not is_applications_file(weights):
+        raise ValueError(f'`weights` of a backbone must be None, "imagenet" or a Keras .h5. Received: {weights!r}.')
     if weights and not backbone.imagenet_file:
         raise ValueError(f'`weights="imagenet"` does not exist for the backbone {name!r}.')
-    shape = (image_size, image_size, 3)
-    if weights is None:
-        network = backbone.build(shape, None)
-    else:
-        try:
-            network = backbone.build(shape, weights)
-        except Exception as error:  # Keras raises a bare Exception where a download fails
+    try:
+        network = backbone.build((image_size, image_size, 3), weights)
+    except Exception as error:  # Keras raises a bare Exception where a download fails
+        if weights is None:
+            raise
+        if weights == "imagenet":
             raise ValueError(_no_imagenet(name, image_size, error)) from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"`weights`: {weights} cannot be loaded into {name} ({reason}).") from error
     network.name = name
     return network
+
+
+def is_applications_file(weights: str | None) -> bool:
+    """Whether a path is a file as Keras Applications publishes: .h5, but not Keras 3's own .weights.h5."""
+    return bool(weights) and str(weights).endswith(".h5") and not str(weights).endswith(".weights.h5")
 
 
 def build_normalization(name: str) -> keras.layers.Layer:
@@ -95,7 +102,7 @@ def _no_imagenet(name: str, image_size: int, error: Exception) -> str:
     folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
     return (
         f"The ImageNet weights of {name} could not be loaded ({error}): put the file {file} into "
-        f"{folder}, or set `weights` to None or to a local .keras file's path."
+        f"{folder}, or set `weights` to its path, to a .keras file's, or to None."
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -312,6 +313,31 @@ def test_imagenet_without_internet(
     assert f"put the file {file} into {tmp_path / 'models'}, or set `weights`" in str(caught.value)
 
 
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "efficientnet_b0"])
+def test_a_file_of_keras_applications_is_taken_by_its_path(backbone: str, tmp_path: Path) -> None:
+    from keras.src.legacy.saving import legacy_h5_format
+
+    keras.utils.set_random_seed(3)
+    constructor = {
+        "mobilenet_v2": keras.applications.MobileNetV2,
+        "efficientnet_b0": keras.applications.EfficientNetB0,
+    }
+    theirs = constructor[backbone](include_top=False, weights=None, input_shape=(96, 96, 3))
+    path = tmp_path / f"{backbone}_notop.h5"
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, theirs)
+    keras.utils.set_random_seed(4)
+    model = build_embedding_model(Config(backbone=backbone, image_size=96, weights=str(path)))
+    ours = model.get_layer(backbone).get_weights()
+    kept = [layer for layer in theirs.layers if not isinstance(layer, keras.layers.Normalization)]
+    expected = [weight for layer in kept for weight in layer.get_weights()]
+    assert len(ours) == len(expected) and all(np.array_equal(a, b) for a, b in zip(ours, expected, strict=True))
+    with pytest.raises(ValueError, match=r"`weights`: .*_notop\.h5 cannot be loaded into resnet50"):
+        build_embedding_model(Config(backbone="resnet50", image_size=96, weights=str(path)))
+    with pytest.raises(ValueError, match=r"`weights`: .*none\.h5 cannot be loaded into mobilenet_v2"):
+        build_embedding_model(Config(backbone="mobilenet_v2", image_size=96, weights=str(tmp_path / "none.h5")))
+
+
 def test_wrong_arguments_of_a_backbone() -> None:
     with pytest.raises(ValueError, match="There is no backbone 'resnet81': did you mean 'resnet18'?"):
         build_backbone("resnet81", 64)
@@ -319,7 +345,7 @@ def test_wrong_arguments_of_a_backbone() -> None:
         build_normalization("smal")
     with pytest.raises(ValueError, match='`weights="imagenet"` does not exist for the backbone'):
         build_backbone("small", 64, "imagenet")
-    with pytest.raises(ValueError, match="`weights` of a backbone must be None or"):
+    with pytest.raises(ValueError, match="`weights` of a backbone must be None, "):
         build_backbone("small", 64, "vggface2")
 
 
