@@ -259,7 +259,7 @@ def fit(session: Session, index: PeopleIndex, held_out: HeldOut) -> None:
     measure_triplets = triplet_measure(config)
     negatives = session.trainer.loss.do_nothing_value(usual_negatives(config))
     verify = callbacks.Verification(lambda epoch: held_out.measure(session.embed) | measure_triplets(session.embed))
-    with runtime.stop_requests() as asked:
+    with runtime.stop_requests("saving after this step") as asked:
         # In this order: what measures, what judges, what writes down.
         chain = [
             session.rate,

@@ -50,6 +50,13 @@ class CropRecipe:
         """The recipe as plain JSON values."""
         return asdict(self)
 
+    def difference(self, other: CropRecipe) -> str:
+        """Where another recipe differs, in words: "size 112 there, 160 here"."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return ", ".join(
+            f"{name} {mine[name]} there, {theirs[name]} here" for name in mine if mine[name] != theirs[name]
+        )
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CropRecipe:
         """A recipe from `to_dict`'s values.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 INTERRUPTED = 130
 """Exit code of a program that was asked to stop, as shells have it for Ctrl-C."""
@@ -48,20 +48,14 @@ def _stderr_silenced() -> Iterator[None]:
         os.close(nowhere)
 
 
-def stop_on_terminate() -> None:
-    """Treat SIGTERM like Ctrl-C, so that a job scheduler's stop saves what a user's stop saves."""
-
-    def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-
-
 @contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
+def stop_requests(closing: str) -> Iterator[Callable[[], bool]]:
     """Turn Ctrl-C and SIGTERM into a question that long work asks at good moments: was I asked to stop?
 
     A second Ctrl-C raises KeyboardInterrupt at once. Outside the main thread signals are left alone.
+
+    Args:
+        closing: what is still done after the first one, for the line that says so.
     """
     asked = False
 
@@ -70,6 +64,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
+        sys.stderr.write(f"\nStopping: {closing}. Once more to stop at once.\n")
 
     ours = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM) if ours}

@@ -133,7 +133,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(whole, crops, runs, 
     keeper = callbacks.Keeper.on_train_batch_end
 
     @contextmanager
-    def stopping():
+    def stopping(closing):
         yield lambda: len(seen) >= steps
 
     def counting(self, batch, logs=None):
