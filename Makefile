@@ -1,7 +1,7 @@
 # Two commands set everything up on a machine with Python 3.11 (venv) and make:
 #   make train    the main job on faces that the project draws itself
 #   make test     the tests
-PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name && break; done)
 LOCK ?= requirements.lock
 BIN := .venv/bin
 

@@ -196,7 +196,7 @@ class Config(Settings):
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     """cosine: down to 1 % over the run. plateau: times `plateau_factor` when `monitor` stops improving."""
 
-    warmup_epochs: float = Field(0.5, ge=0)
+    warmup_epochs: float = Field(0.5, ge=0, le=10_000)
     """Epochs in which the rate rises from 0. Keeps the first large gradients from collapsing the embedding."""
 
     plateau_patience: PositiveInt = 3
@@ -210,17 +210,17 @@ class Config(Settings):
 
     # ---- Run -----------------------------------------------------------------------------------------------
 
-    name: str = Field("", pattern=r"^[A-Za-z0-9._-]*$")
-    """Name of the run, a folder below runs_dir. Empty: the date and time."""
+    name: str = Field("", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$", max_length=100)
+    """Name of the run, a folder below runs_dir: letters, digits, dots, dashes. Empty: the date and time."""
 
     runs_dir: Path = Path("runs")
     """Where run folders go."""
 
     checkpoint_dir: Path | None = None
-    """Where checkpoints go. None: runs_dir/name/checkpoints."""
+    """Where checkpoints go, in a folder named after the run. None: runs_dir/name/checkpoints."""
 
     tensorboard_dir: Path | None = None
-    """Where TensorBoard's files go. None: runs_dir/name/tensorboard."""
+    """Where TensorBoard's files go, in a folder named after the run. None: runs_dir/name/tensorboard."""
 
     epochs: PositiveInt = 10
     """Epochs to train, in all (a resumed run goes on to this number)."""
@@ -294,7 +294,7 @@ class CropConfig(Settings):
     """JPEG quality of the crops."""
 
     processes: int = Field(0, ge=0, le=256)
-    """Processes that detect. 0: one a core. Each takes about 1 GB."""
+    """Processes that detect. 0: one a core. Each takes about 1.4 GB."""
 
     batch_size: PositiveInt = 32
     """Pictures of one size that a process detects at once."""

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -35,6 +35,9 @@ SYNTHETIC_MARKER = "synthetic.json"
 
 # Decoded together, then grouped by size: enough for full batches, little enough for memory and a quick stop.
 PICTURES_A_CHUNK = 32
+
+# Decoded pictures held at once by a process, in bytes: 32 photos of 1.6 megapixels.
+DECODED_BYTES = 160_000_000
 
 
 @dataclass(frozen=True)
@@ -113,9 +116,14 @@ def find_pictures(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder. Give a folder of pictures.")
     found = []
+    visited = set()
     for directory, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         here = Path(directory)
+        if here.resolve() in visited:  # a link that leads round in a circle
+            subfolders[:] = []
+            continue
+        visited.add(here.resolve())
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         found += [(here / name).relative_to(folder).as_posix() for name in names if is_picture(Path(name))]
     if not found:
         raise ValueError(f"{folder}: holds no pictures (.jpg, .png, .webp, .bmp, .tif), in it or below it.")
@@ -123,20 +131,11 @@ def find_pictures(folder: Path) -> list[str]:
 
 
 def plan_crops(pictures: Sequence[str]) -> list[Job]:
-    """A crop's name for every picture: the same with .jpg; the whole name with .jpg where two would collide."""
-    wanted = Counter(_as_jpeg(path) for path in pictures)
-    taken = set(pictures)
-    jobs = []
-    for path in pictures:
-        crop = _as_jpeg(path)
-        # a.png beside a.jpg: the JPEG keeps the plain name, the other becomes a.png.jpg.
-        clash = crop != path and (wanted[crop] > 1 or crop in taken)
-        jobs.append(Job(path, f"{path}.jpg" if clash else crop))
-    return jobs
+    """A crop's name for every picture: the same for a JPEG, else with .jpg behind the whole name (1.png.jpg).
 
-
-def _as_jpeg(path: str) -> str:
-    return path if path.lower().endswith((".jpg", ".jpeg")) else f"{path.rsplit('.', 1)[0]}.jpg"
+    A name never depends on the other pictures, so that no two ever meet in one file.
+    """
+    return [Job(path, path if path.lower().endswith((".jpg", ".jpeg")) else f"{path}.jpg") for path in pictures]
 
 
 def _remaining(jobs: Sequence[Job], rows: dict[str, Row], config: CropConfig) -> list[Job]:
@@ -148,7 +147,7 @@ def _remaining(jobs: Sequence[Job], rows: dict[str, Row], config: CropConfig) ->
             return False
         if (row.bytes, row.modified_ns) != _stamp(config.input_dir / job.path):
             return False
-        return bool(row.reason) or (config.output_dir / row.crop).exists()
+        return bool(row.reason) or (row.crop == job.crop and (config.output_dir / row.crop).exists())
 
     return [job for job in jobs if not is_done(job)]
 
@@ -171,15 +170,18 @@ def _start_worker() -> None:
     # Ctrl-C reaches every process of a terminal: only the parent answers, and lets chunks end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     runtime.start_quietly()
+    runtime.use_cpu_only()
     runtime.limit_threads(1)
 
 
 def crop_chunk(jobs: Sequence[Job], config: CropConfig) -> Done:
     """Crop some pictures in this process. A picture that fails gets a row with the reason; it harms no other."""
-    recipe = recipe_of(config)
+    rows: list[Row] = []
+    begun: list[Job] = []
     images: dict[str, Image] = {}
     reasons: dict[str, str] = {}
     for job in jobs:
+        begun.append(job)
         try:
             image = read_image(config.input_dir / job.path)
         except UnreadableImageError:
@@ -189,6 +191,19 @@ def crop_chunk(jobs: Sequence[Job], config: CropConfig) -> Done:
             reasons[job.path] = manifest.TOO_SMALL
         else:
             images[job.path] = image
+        # Large photos are detected a few at a time: memory stays bounded whatever the camera.
+        if sum(image.size for image in images.values()) > DECODED_BYTES:
+            rows += _crop_decoded(begun, images, reasons, config)
+            begun, images = [], {}
+    rows += _crop_decoded(begun, images, reasons, config)
+    return Done(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def _crop_decoded(
+    jobs: Sequence[Job], images: Mapping[str, Image], reasons: Mapping[str, str], config: CropConfig
+) -> list[Row]:
+    """Detect, choose, align and write; a row for each job, with its reason where it has no image."""
+    recipe = recipe_of(config)
     findings = dict(
         zip(images, find_faces(list(images.values()), _detector(config.batch_size), recipe), strict=True)
     )
@@ -198,10 +213,13 @@ def crop_chunk(jobs: Sequence[Job], config: CropConfig) -> Done:
         crop = crop_found(images[job.path], finding, recipe) if job.path in images else None
         if crop is not None:
             write_jpeg(config.output_dir / job.crop, crop, recipe.quality)
+        else:
+            # The picture may have had a face before it changed: its crop must not stay for training.
+            (config.output_dir / job.crop).unlink(missing_ok=True)
         stamp = _stamp(config.input_dir / job.path)
         name = job.crop if crop is not None else ""
         rows.append(Row(job.path, name, finding.reason, finding.count, finding.face, *stamp))
-    return Done(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return rows
 
 
 def _crop_chunks(
@@ -251,6 +269,11 @@ def crop_faces(config: CropConfig, pictures: Sequence[str] | None = None) -> Sum
     """
     started = time.monotonic()
     wanted = find_pictures(config.input_dir) if pictures is None else sorted(set(pictures))
+    outside = [name for name in wanted if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise ValueError(
+            f"{outside[0]}: is not below {config.input_dir}; its crop could be written over a picture."
+        )
     jobs = plan_crops(wanted)
     _claim_output(config)
     rows = manifest.read(config.output_dir)
@@ -290,10 +313,10 @@ def _progress_bar(total: int):  # type: ignore[no-untyped-def]  # tqdm ships no 
 def _claim_output(config: CropConfig) -> None:
     """Mark the output folder with the recipe, or refuse one that holds something else."""
     source, output = config.input_dir.resolve(), config.output_dir.resolve()
-    if source == output or source in output.parents:
+    if source == output or source in output.parents or output in source.parents:
         raise ValueError(
-            f"{config.output_dir}: `output_dir` lies in the input folder, where its crops would be taken for "
-            "pictures. Choose another one."
+            f"{config.output_dir}: `output_dir` and `input_dir` lie in one another, where crops would be taken for "
+            "pictures or written over them. Choose another one."
         )
     here = manifest.crop_folder(config.output_dir)
     if here is None:

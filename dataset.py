@@ -81,10 +81,13 @@ class PeopleIndex:
 
     def describe(self) -> str:
         """The index in words: how many people and pictures, and what each can be used for."""
+        if not self.people:
+            return "no pictures of anybody"
         several = self.counts >= 2
         text = f"{len(self):,} pictures of {len(self.people):,} people"
         if several.all():
-            return f"{text}, {self.counts.min():,} to {self.counts.max():,} each"
+            fewest, most = self.counts.min(), self.counts.max()
+            return f"{text}, {fewest:,} each" if fewest == most else f"{text}, {fewest:,} to {most:,} each"
         return (
             f"{text}: {several.sum():,} with several ({self.counts[several].sum():,} pictures), "
             f"{(~several).sum():,} with one picture, who serve as negatives only"
@@ -135,7 +138,8 @@ def read_names(path: Path, setting: str) -> list[str]:
         ValueError: the file cannot be read; names the setting.
     """
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        return [line.rstrip("\r") for line in lines if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read ({error}). See `{setting}`.") from None
 
@@ -154,16 +158,21 @@ def make_split(config: Config) -> Split:
     Raises:
         ValueError: a folder is wrong, or a side is left without a person with two pictures.
     """
-    people = index_people(config.train_dir, "train_dir")
-    if config.exclude_people is not None:
-        people = people.without(read_names(config.exclude_people, "exclude_people"))
+    excluded = read_names(config.exclude_people, "exclude_people") if config.exclude_people else []
+    everyone = index_people(config.train_dir, "train_dir")
+    people = everyone.without(excluded)
+    if excluded and len(people.people) == len(everyone.people):
+        raise ValueError(
+            f"{config.exclude_people}: none of its {len(excluded)} names is a folder of {config.train_dir}. "
+            "`exclude_people` wants folder names, one a line."
+        )
     if not (people.counts >= 2).any():
         raise ValueError(
             f"{config.train_dir}: every one of its {len(people.people)} people has a single picture. Training "
             "needs people with two or more, to see what one person has in common."
         )
     if config.validation_dir is not None:
-        validation = index_people(config.validation_dir, "validation_dir")
+        validation = index_people(config.validation_dir, "validation_dir").without(excluded)
         both = sorted(set(people.people) & set(validation.people))
         if both:
             raise ValueError(

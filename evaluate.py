@@ -24,9 +24,9 @@ from config import CropConfig, Settings, parse
 from facekit import manifest, runtime
 from facekit.alignment import CropRecipe, crop_face
 from facekit.files import check_writable, write_text
-from facekit.images import SUFFIXES, Image, UnreadableImageError, as_stored, read_image
+from facekit.images import SUFFIXES, Image, UnreadableImageError, as_stored, read_image, read_square
 from facekit.manifest import CropFolder, Row
-from facekit.protocols import Pairs, read_pairs
+from facekit.protocols import Pairs, csv_text, read_pairs
 from inference import Verifier, find_bundle
 
 # Crops read and embedded at once: bounds memory.
@@ -82,6 +82,9 @@ def find_images(folder: Path, pairs: Pairs) -> Originals | Crops:
         raise ValueError(f"{folder}: there is no such folder. Set `images` to where the pairs' paths start.")
     made = manifest.crop_folder(folder)
     names = pairs.pictures()
+    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise ValueError(f"{outside[0]}: the pairs' paths must lie below {folder}, and be written from there.")
     if made is None:
         found = {name: _existing(folder, name) for name in names}
         _refuse_missing(folder, [name for name, file in found.items() if file is None])
@@ -125,7 +128,15 @@ class PictureReader:
     """
 
     def __init__(self, verifier: Verifier, images: Originals | Crops, cache: Path):
-        self._recipe = verifier.record.recipe
+        self._recipe, self._size = verifier.record.recipe, verifier.record.image_size
+        if (
+            isinstance(images, Crops)
+            and self._recipe is not None
+            and not _same_search(images.made.recipe, self._recipe)
+        ):
+            # Another choice of face: its landmarks are of no use, the originals are searched again.
+            _refuse_lost_originals(images)
+            images = Originals(Path(images.made.source), {name: row.path for name, row in images.rows.items()})
         if isinstance(images, Originals) and self._recipe is not None:
             images = _crop_originals(images, self._recipe, cache)
         self._images = images
@@ -138,7 +149,7 @@ class PictureReader:
         images = self._images
         try:
             if isinstance(images, Originals):
-                return read_image(images.folder / images.files[name])
+                return read_square(images.folder / images.files[name], self._size)
             row = images.rows[name]
             if row.face is None:
                 return None
@@ -152,13 +163,19 @@ class PictureReader:
             return None
 
 
+def _same_search(one: CropRecipe, other: CropRecipe) -> bool:
+    """Whether two recipes find and choose the same faces."""
+    names = ("detector", "choose", "min_confidence", "max_side")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
 def _crop_originals(images: Originals, recipe: CropRecipe, cache: Path) -> Crops:
     from crop_faces import crop_faces
 
     folder = str(images.folder.resolve())
     key = hashlib.sha256(json.dumps([folder, recipe.to_dict()]).encode()).hexdigest()[:16]
     options = {name: value for name, value in recipe.to_dict().items() if name != "detector"}
-    config = CropConfig(input_dir=images.folder, output_dir=cache / key, **options)
+    config = CropConfig(input_dir=images.folder, output_dir=cache / key, min_side=1, **options)
     check_writable(config.output_dir, "cache")
     crop_faces(config, list(images.files.values()))
     rows, made = manifest.read(config.output_dir), manifest.crop_folder(config.output_dir)
@@ -221,6 +238,16 @@ def judge(verifier: Verifier, pairs: Pairs, distances: NDArray[np.float64]) -> d
     )
 
 
+def people_seen(bundle: Path, pairs: Pairs) -> int | None:
+    """How many of the pairs' people the bundle's run trained or validated on, by folder name; None: unknown."""
+    people = pairs.people()
+    lists = [bundle.parent / f"{side}_people.txt" for side in ("train", "validation")]
+    if people is None or not all(path.is_file() for path in lists):
+        return None
+    known = {name for path in lists for name in path.read_text(encoding="utf-8").splitlines()}
+    return len({*people[0], *people[1]} & known)
+
+
 def run(command: EvaluateCommand) -> dict[str, Any]:
     """Evaluate as the command says, write the files, and return the report.
 
@@ -234,13 +261,18 @@ def run(command: EvaluateCommand) -> dict[str, Any]:
     images = find_images(command.images, pairs)
     bundle = command.model or find_bundle()
     verifier = Verifier(bundle)
-    output = command.output or bundle.parent / f"evaluation-{command.pairs.stem}"
+    output = command.output or bundle.parent / f"evaluation-{command.pairs.stem}-{command.images.resolve().name}"
     check_writable(output, "output")
     runtime.start_quietly()
     distances = score(verifier, PictureReader(verifier, images, command.cache), pairs)
+    if np.isnan(distances).all():
+        raise ValueError(
+            f"{command.images}: no pair has a face in both of its pictures: there is nothing to judge."
+        )
     report = judge(verifier, pairs, distances) | {
         "model": str(bundle),
         "synthetic": verifier.record.synthetic,
+        "people_seen_in_training": people_seen(bundle, pairs),
         "pairs_file": str(command.pairs),
         "images": str(command.images),
         "output": str(output),
@@ -259,9 +291,9 @@ def write_files(output: Path, report: Mapping[str, Any], pairs: Pairs, distances
     save_figure(roc_figure({"model": roc(scored.distances, scored.same)}), output / "roc.png")
     save_figure(score_figure(scored.distances, scored.same, report["threshold"]), output / "distances.png")
     write_text(output / "report.json", json.dumps(report, indent=2) + "\n")
-    rows = zip(pairs.first, pairs.second, pairs.same, distances, strict=True)
-    lines = [f"{one},{two},{int(same)},{'' if np.isnan(d) else f'{d:.6f}'}\n" for one, two, same, d in rows]
-    write_text(output / "scores.csv", "path1,path2,label,distance\n" + "".join(lines))
+    texts = ["" if np.isnan(distance) else f"{distance:.6f}" for distance in distances]
+    rows = zip(pairs.first, pairs.second, pairs.same.astype(int), texts, strict=True)
+    write_text(output / "scores.csv", csv_text([("path1", "path2", "label", "distance"), *rows]))
 
 
 def report_text(report: Mapping[str, Any]) -> str:
@@ -269,16 +301,18 @@ def report_text(report: Mapping[str, Any]) -> str:
     intervals = report["intervals"]
 
     def line(name: str, figure: str, interval: str = "") -> str:
-        within = f"   95 % {intervals[interval][0]:.3f} to {intervals[interval][1]:.3f}" if interval else ""
-        return f"  {name:<22}{report[figure]:.4f}{within}"
+        ends = intervals[interval] if interval else (None, None)
+        within = "" if None in ends else f"   95 % {ends[0]:.3f} to {ends[1]:.3f}"
+        return f"  {name:<26}{_number(report[figure])}{within}"
 
     kfold, cost = report["kfold"], report["cost"]
     lines = [
         f"Model {report['model']}" + (" (trained on drawn faces)" if report["synthetic"] else ""),
         f"Pairs {report['pairs_file']}: {report['genuine']:,} genuine, {report['impostor']:,} impostor; "
         f"{report['failed']:,} lost to detection, counted as rejected",
-        f"Intervals by {intervals['by']}; accuracy and rates {report['accuracy_from']}, threshold "
-        f"{report['threshold']:.4f}",
+        f"Accuracy and rates at: {report['accuracy_from']} ({_number(report['threshold'])}). Intervals by "
+        f"{intervals['by']}.",
+        overlap_words(report["people_seen_in_training"]),
         line("accuracy", "accuracy", "accuracy"),
         line("AUC", "auc", "auc"),
         line("EER", "eer"),
@@ -289,13 +323,29 @@ def report_text(report: Mapping[str, Any]) -> str:
         line("F1", "f1"),
     ]
     if kfold:
-        lines.append(f"  {kfold['name']:<22}{kfold['accuracy']:.4f} +- {kfold['standard_error']:.4f} accuracy")
-    lines += [f"  TPR at FPR {claim['fpr']:<11g}{_claim(claim)}" for claim in report["tpr_at_fpr"]]
-    lines.append(f"  cost threshold        {cost['threshold']:.4f} (0.8 FPR + 0.2 FNR = {cost['cost']:.4f})")
+        spread = f"{_number(kfold['accuracy'])} +- {_number(kfold['standard_error'])}"
+        lines.append(f"  {kfold['name']:<26}{spread} accuracy")
+    lines += [f"  TPR at FPR {claim['fpr']:<15g}{_claim(claim)}" for claim in report["tpr_at_fpr"]]
+    lines.append(
+        f"  cost threshold            {_number(cost['threshold'])} (0.8 FPR + 0.2 FNR = {_number(cost['cost'])})"
+    )
     if report["survivors"]:
-        lines.append(f"  without lost pairs    {report['survivors']['accuracy']:.4f} accuracy")
+        lines.append(f"  without lost pairs        {_number(report['survivors'].get('accuracy'))} accuracy")
     lines.append(f"Written: {report['output']}: roc.png, distances.png, report.json, scores.csv")
     return "\n".join(lines)
+
+
+def overlap_words(seen: int | None) -> str:
+    """What is known of test people among the training people, in words."""
+    if seen is None:
+        return "Overlap with the training people: unchecked."
+    if seen:
+        return f"WARNING: {seen} of these people trained this model or chose its threshold: this is no test of it."
+    return "None of these people trained this model or chose its threshold (by name)."
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _claim(claim: Mapping[str, Any]) -> str:

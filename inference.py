@@ -105,9 +105,9 @@ class Verifier:
         ValueError: it is no bundle, or a damaged one.
     """
 
-    def __init__(self, bundle: Path):
-        self.bundle = bundle
-        self.record: BundleRecord = read_record(bundle)
+    def __init__(self, bundle: Path | str):
+        self.bundle = Path(bundle)
+        self.record: BundleRecord = read_record(self.bundle)
 
     @cached_property
     def _embedder(self) -> Any:
@@ -140,8 +140,16 @@ class Verifier:
             row[:] = resize_square(crop, size)
         return self._embedder(batch)
 
-    def embed(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        """Detect, align and embed whole pictures: (n, D) float32 unit rows; NaN where there is no face."""
+    def embed(self, pictures: Sequence[Image | Path | str]) -> NDArray[np.float32]:
+        """Detect, align and embed whole pictures: (n, D) float32 unit rows; NaN where there is no face.
+
+        Args:
+            pictures: files, or (H, W, 3) uint8 arrays in RGB order (OpenCV reads BGR: give it paths instead).
+
+        Raises:
+            ValueError: a file cannot be read, or an array is of another kind.
+        """
+        images = [_as_image(picture) for picture in pictures]
         crops = [self.crop(image, finding) for image, finding in zip(images, self.find(images), strict=True)]
         rows = np.full((len(images), self.record.embedding_size), np.nan, np.float32)
         there = [position for position, crop in enumerate(crops) if crop is not None]
@@ -156,17 +164,29 @@ class Verifier:
         threshold = self.record.threshold
         return Comparison(distance, float(one @ two), None if threshold is None else distance < threshold.value)
 
-    def verify(self, image1: Image, image2: Image) -> Comparison:
-        """Compare the faces of two whole pictures.
+    def verify(self, picture1: Image | Path | str, picture2: Image | Path | str) -> Comparison:
+        """Compare the faces of two whole pictures: files, or (H, W, 3) uint8 arrays in RGB order.
 
         Raises:
             NoFaceError: a picture has no face.
+            ValueError: as `embed`.
         """
-        rows = self.embed([image1, image2])
+        rows = self.embed([picture1, picture2])
         for number, row in enumerate(rows, 1):
             if np.isnan(row).any():
                 raise NoFaceError(f"Picture {number}: {ADVICE[NO_FACE]}.")
         return self.compare(rows[0], rows[1])
+
+
+def _as_image(picture: Image | Path | str) -> Image:
+    if isinstance(picture, str | Path):
+        return read_image(Path(picture))
+    image = np.asarray(picture)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"A picture must be a path or an (H, W, 3) uint8 array in RGB. Received: {image.dtype} {image.shape}."
+        )
+    return image
 
 
 @dataclass(frozen=True)
@@ -245,8 +265,18 @@ def report_text(verifier: Verifier, seen: Sequence[Seen], comparison: Comparison
             f"Distance {comparison.distance:.4f}   cosine {comparison.cosine:.4f}",
             f"Threshold {threshold}",
             f"Verdict: {verdict_words(comparison)}",
+            *doubts(record),
         ]
     )
+
+
+def doubts(record: BundleRecord) -> list[str]:
+    """What to doubt about a model's verdicts, in words."""
+    threshold = record.threshold
+    if threshold is None or threshold.fmr + threshold.fnmr < 0.3:
+        return []
+    wrong = f"{threshold.fmr:.0%} of impostor and {threshold.fnmr:.0%} of genuine pairs"
+    return [f"This is a weak model: at its threshold it is wrong on {wrong}."]
 
 
 def report_json(verifier: Verifier, seen: Sequence[Seen], comparison: Comparison) -> str:
@@ -301,6 +331,8 @@ def run(command: InferenceCommand) -> int:
     if command.output is not None:
         draw(seen, comparison, command.output)
     print((report_json if command.as_json else report_text)(verifier, seen, comparison))
+    if command.output is not None and not command.as_json:
+        print(f"Drawn: {command.output}")
     if comparison.same is None:
         return ERROR
     return SAME if comparison.same else DIFFERENT
@@ -314,6 +346,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return ERROR
+    except KeyboardInterrupt:
+        return runtime.INTERRUPTED
 
 
 if __name__ == "__main__":

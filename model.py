@@ -40,6 +40,8 @@ def build_embedding_model(config: Config) -> keras.Model:
     Raises:
         ValueError: weights that could not be fetched, read or fitted; one sentence naming the file and `weights`.
     """
+    if config.weights not in (None, "imagenet") and not Path(config.weights).is_file():
+        raise ValueError(f"`weights`: there is no file {config.weights}.")
     imagenet = config.weights == "imagenet" or is_applications_file(config.weights)
     fetched = config.weights if imagenet else None
     with _dtype_policy(config.precision):

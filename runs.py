@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dataset import Split
 
 # A resumed run may change these; anything else would make it another run.
-MAY_CHANGE = {"epochs", "early_stopping_patience", "checkpoint_steps", "target_fmr"}
+MAY_CHANGE = {"runs_dir", "epochs", "early_stopping_patience", "checkpoint_steps", "target_fmr"}
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,10 @@ class RunFolder:
     def of(cls, config: Config) -> RunFolder:
         """The folders that a config with a name asks for."""
         root = config.runs_dir / config.name
-        return cls(
-            root, config.checkpoint_dir or root / "checkpoints", config.tensorboard_dir or root / "tensorboard"
-        )
+        # Below a folder of the user's, each run has its own: two runs must not write over each other.
+        checkpoints = config.checkpoint_dir / config.name if config.checkpoint_dir else root / "checkpoints"
+        tensorboard = config.tensorboard_dir / config.name if config.tensorboard_dir else root / "tensorboard"
+        return cls(root, checkpoints, tensorboard)
 
     @property
     def config(self) -> Path:
@@ -86,34 +87,58 @@ def refuse_changes(saved: Config, config: Config) -> None:
     changed = [name for name in old if old[name] != new[name] and name not in MAY_CHANGE]
     if changed:
         raise ValueError(
-            f"`{changed[0]}` cannot change in a resumed run (it was {old[changed[0]]!r}). These can: "
+            f"`{changed[0]}` cannot change in a resumed run (it was {old[changed[0]]}). These can: "
             f"{', '.join(sorted(MAY_CHANGE))}. Start a new run with --config {RunFolder.of(saved).config}."
         )
 
 
-def open_run(folder: RunFolder, config: Config, split: Split, resume: bool) -> None:
-    """Write down what the run starts from, or see that a resumed run still finds it.
+def _digests(split: Split) -> dict[str, str]:
+    return {"train": split.train.digest, "validation": split.validation.digest}
+
+
+def check_resumable(folder: RunFolder, config: Config, split: Split) -> None:
+    """See that a resumed run still finds what it started from.
 
     Raises:
-        ValueError: a run of the name exists, the data have changed since, or the folder cannot be written.
+        ValueError: its data have changed, or its records or its state are gone.
     """
-    digests = {"train": split.train.digest, "validation": split.validation.digest}
-    if resume:
+    try:
         saved = json.loads((folder.root / "data.json").read_text(encoding="utf-8"))["digests"]
-        if saved != digests:
-            raise ValueError(
-                f"{config.train_dir}: its people or pictures are no longer those that the run {config.name} began "
-                "with, so it cannot go on exactly. Start a new run."
-            )
-        write_text(folder.config, config.to_json())
-        return
-    if folder.root.exists() and any(folder.root.iterdir()):
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder.root / 'data.json'}: cannot be read ({error}). Start a new run.") from None
+    if saved != _digests(split):
         raise ValueError(
-            f"{folder.root}: a run of this name exists. Choose another --name, or go on with it: "
+            f"{config.train_dir}: its people or pictures are no longer those that the run {config.name} began "
+            "with, so it cannot go on exactly. Start a new run."
+        )
+    if not folder.state.exists() and (folder.root / "history.csv").exists():
+        raise ValueError(f"{folder.state}: the run's checkpoint is gone; it cannot go on. Start a new run.")
+
+
+def check_free(folder: RunFolder, config: Config) -> None:
+    """See that no run of the name exists.
+
+    Raises:
+        ValueError: one does.
+    """
+    taken = [path for path in (folder.root, folder.checkpoints) if path.exists() and any(path.iterdir())]
+    if taken:
+        raise ValueError(
+            f"{taken[0]}: a run of this name exists. Choose another --name, or go on with it: "
             f"python train.py --resume --name {config.name}"
         )
-    for path, setting in ((folder.root, "runs_dir"), (folder.checkpoints, "checkpoint_dir")):
+
+
+def open_run(folder: RunFolder, config: Config, split: Split) -> None:
+    """Make the run's folder and write down what it starts from.
+
+    Raises:
+        ValueError: a folder cannot be written; names the setting.
+    """
+    places = {"runs_dir": folder.root, "checkpoint_dir": folder.checkpoints, "tensorboard_dir": folder.tensorboard}
+    for setting, path in places.items():
         check_writable(path, setting)
+    digests = _digests(split)
     words = {"train": split.train.describe(), "validation": split.validation.describe()}
     record = {"train_dir": str(config.train_dir.resolve()), **words, "digests": digests}
     write_text(folder.root / "data.json", json.dumps(record, indent=2) + "\n")

@@ -13,15 +13,23 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import Config, parse, read_settings
 from facekit import runtime
-from facekit.files import written_aside
-from runs import RunFolder, open_run, refuse_changes, saved_settings, write_history
+from facekit.files import write_text, written_aside
+from runs import (
+    RunFolder,
+    check_free,
+    check_resumable,
+    open_run,
+    refuse_changes,
+    saved_settings,
+    write_history,
+)
 
 # Everything heavy is imported where it is used, so that --help and a wrong option answer at once.
 if TYPE_CHECKING:
@@ -106,6 +114,8 @@ def build_loss(config: Config) -> Any:
 
 def build_trainer(config: Config) -> EmbeddingTrainer:
     """The compiled model with its optimizer built, ready for `fit` or for a state to be restored."""
+    import keras
+
     import losses
     from facekit.trainer import EmbeddingTrainer
     from model import build_embedding_model
@@ -118,56 +128,13 @@ def build_trainer(config: Config) -> EmbeddingTrainer:
         return losses.batch_statistics(labels, embeddings, loss)
 
     trainer = EmbeddingTrainer(network, config.negatives == "batch", statistics, LOG_NAMES)
-    trainer.compile(optimizer=build_optimizer(config), loss=loss, jit_compile=config.xla)
+    optimizer = build_optimizer(config)
+    if config.precision == "mixed_float16":
+        # Keras adds the scaling by the trainer's own precision, which is float32: only the backbone's is mixed.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    trainer.compile(optimizer=optimizer, loss=loss, jit_compile=config.xla)
     trainer.optimizer.build(trainer.trainable_variables)
     return trainer
-
-
-def held_out_people(index: PeopleIndex, config: Config) -> HeldOut:
-    """The validation pairs of held-out people, with their pictures in memory; pairs of bad files are left out.
-
-    Raises:
-        ValueError: no genuine or no impostor pair is left.
-    """
-    import numpy as np
-
-    from dataset import validation_pairs
-    from facekit.images import UnreadableImageError, read_square
-    from facekit.validation import HeldOut
-
-    pairs = validation_pairs(index, config)
-    images, failures = {}, {}
-    for name in pairs.pictures():
-        try:
-            images[name] = read_square(index.root / name, config.image_size)
-        except UnreadableImageError as error:
-            failures[name] = str(error)
-    report_failures(failures, "their pairs are left out of validation")
-    good = pairs.without(failures)
-    if good.same.all() or not good.same.any():
-        raise ValueError(f"{index.root}: too few of the held-out people's pictures can be read to validate on.")
-    return HeldOut(np.stack([images[name] for name in good.pictures()]), good)
-
-
-def triplet_measure(config: Config) -> Callable[[Embed], dict[str, float]]:
-    """Reads `test_triplets` and its pictures; gives the function that measures the share ordered right."""
-    if config.test_triplets is None:
-        return lambda embed: {}
-    import numpy as np
-
-    from facekit.images import UnreadableImageError, read_square
-    from facekit.protocols import read_triplets
-    from facekit.validation import ordered_share
-
-    triplets = read_triplets(config.test_triplets)
-    names = sorted({path for triplet in triplets for path in triplet})
-    place = {name: position for position, name in enumerate(names)}
-    rows = np.array([[place[path] for path in triplet] for triplet in triplets])
-    try:
-        images = np.stack([read_square(config.test_triplets.parent / name, config.image_size) for name in names])
-    except UnreadableImageError as error:
-        raise ValueError(f"{config.test_triplets}: {error}") from None
-    return lambda embed: {"triplets_ordered": ordered_share(embed(images), rows)}
 
 
 def epoch_line(epoch: int, logs: dict[str, Any], config: Config, do_nothing: float) -> str:
@@ -218,7 +185,7 @@ class Session:
     @property
     def step(self) -> int:
         """Training steps taken."""
-        return int(self.trainer.optimizer.iterations)
+        return self.trainer.steps_taken
 
     def _keep_best(self) -> None:
         with written_aside(self.folder.best) as aside:
@@ -228,7 +195,12 @@ class Session:
         """Write everything that resuming needs."""
         from facekit.checkpoint import save_state
 
-        record = {"best": self.best.state, "lowered": self.rate.lowered, "history": self.history.rows}
+        record = {
+            "step": self.step,
+            "best": self.best.state,
+            "lowered": self.rate.lowered,
+            "history": self.history.rows,
+        }
         save_state(self.folder.state, self.trainer, record)
 
     def restore(self) -> None:
@@ -240,12 +212,19 @@ class Session:
         from facekit.checkpoint import restore_state
 
         record = restore_state(self.folder.state, self.trainer)
+        self.trainer.steps_taken = record["step"]
         self.best.state, self.rate.lowered = record["best"], record["lowered"]
         self.history.rows[:] = record["history"]
 
 
-def fit(session: Session, index: PeopleIndex, held_out: HeldOut) -> None:
+def fit(session: Session, index: PeopleIndex, held_out: HeldOut, more: Callable[[Embed], dict[str, float]]) -> None:
     """Train from the session's step to the end of the run's epochs.
+
+    Args:
+        session: the run's moving parts.
+        index: who trains.
+        held_out: validation pairs.
+        more: measures further figures after each epoch.
 
     Raises:
         KeyboardInterrupt: asked to stop; the state is saved.
@@ -253,15 +232,16 @@ def fit(session: Session, index: PeopleIndex, held_out: HeldOut) -> None:
     """
     from dataset import PictureLoader, training_stream
     from facekit import callbacks
+    from held_out import report_failures
 
     config, steps = session.config, session.steps
     loader = PictureLoader(index, config.image_size)
-    measure_triplets = triplet_measure(config)
     negatives = session.trainer.loss.do_nothing_value(usual_negatives(config))
-    verify = callbacks.Verification(lambda epoch: held_out.measure(session.embed) | measure_triplets(session.embed))
+    verify = callbacks.Verification(lambda: held_out.measure(session.embed) | more(session.embed))
     with runtime.stop_requests("saving after this step") as asked:
         # In this order: what measures, what judges, what writes down.
         chain = [
+            callbacks.StepCounter(),
             session.rate,
             callbacks.Watch(config.pictures_per_step),
             verify,
@@ -271,7 +251,7 @@ def fit(session: Session, index: PeopleIndex, held_out: HeldOut) -> None:
             callbacks.Console(steps, partial(epoch_line, config=config, do_nothing=negatives), print),
             callbacks.Keeper(session.save, steps, asked, config.checkpoint_steps),
         ]
-        while (start := session.step) < config.epochs * steps and not session.trainer.stop_training:
+        while (start := session.step) < config.epochs * steps and not session.best.finished:
             epoch, done = divmod(start, steps)
             # A run stopped inside an epoch first ends that epoch; then all others go in one call.
             last = epoch + 1 if done else config.epochs
@@ -306,12 +286,19 @@ def tensorboard(session: Session, held_out: HeldOut) -> keras.callbacks.Callback
     return TensorBoard(session.folder.tensorboard, FIGURES, held_out.pictures, {"config": settings})
 
 
-def report_failures(failures: Mapping[str, str], consequence: str) -> None:
-    """Name the pictures that could not be read: their reasons by their names."""
-    if failures:
-        print(f"{len(failures)} pictures could not be read; {consequence}:", file=sys.stderr)
-    for reason in list(failures.values())[:10]:
-        print(f"  {reason}", file=sys.stderr)
+def opening_words(config: Config, steps: int, held_out: int) -> str:
+    """How long the run is, what its lines mean, and what to doubt."""
+    total = config.epochs * steps
+    lines = [
+        f"{config.epochs} x {steps:,} steps of {config.pictures_per_step:,} pictures, on {runtime.device_words()}.",
+        "collapsed: the loss where all embeddings are equal; active: share of the loss's terms that still push; "
+        "d(a,p), d(a,n): mean distance to the same person and to others.",
+    ]
+    if total < 200:
+        lines.append(f"Only {total} steps in all: expect little. More: `epochs`, `steps_per_epoch`.")
+    if held_out < 10:
+        lines.append(f"Only {held_out} people are held out: their figures are rough.")
+    return "\n".join(lines)
 
 
 def train(config: Config, resume: bool = False) -> BundleRecord:
@@ -329,25 +316,31 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
         KeyboardInterrupt: asked to stop; the state is saved.
     """
     from dataset import make_split, steps_per_epoch
-    from facekit.manifest import crop_folder
+    from held_out import check_same_recipe, held_out_people, triplet_measure
     from product import write_product
 
     folder = RunFolder.of(config)
+    if not resume:
+        check_free(folder, config)
     split = make_split(config)
-    open_run(folder, config, split, resume)
+    if resume:
+        check_resumable(folder, config, split)
+    check_same_recipe(config)
     print(f"Run {folder.root}: {config.backbone} at {config.image_size} px, loss {config.loss}.")
     print(f"Training on {split.train.describe()}.")
     print(f"Held out: {split.validation.describe()}.")
-    if crop_folder(config.train_dir) is None:
-        print(f"{config.train_dir} was not made by crop_faces.py: the model will take whole pictures as they are.")
-    held_out = held_out_people(split.validation, config)
+    held_out, more = held_out_people(split.validation, config), triplet_measure(config)
     steps = steps_per_epoch(split.train, config)
     session = Session(config, folder, steps)
     if resume and folder.state.exists():
         session.restore()
         print(f"Going on after step {session.step:,} of {config.epochs * steps:,}.")
-    print(f"{config.epochs} epochs of {steps:,} steps, {config.pictures_per_step:,} pictures a step.", flush=True)
-    fit(session, split.train, held_out)
+    if not resume:
+        # Last of all preparations: a wrong setting must not leave a run of the name behind.
+        open_run(folder, config, split)
+    write_text(folder.config, config.to_json())
+    print(opening_words(config, steps, len(split.validation.people)), flush=True)
+    fit(session, split.train, held_out, more)
     return write_product(config, split, held_out, session.step, session.best.state["epoch"] + 1)
 
 
@@ -371,9 +364,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config, resume = read_command(argv)
         runtime.start_quietly()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return runtime.INTERRUPTED
     from facekit.callbacks import NonFiniteLossError
 
     try:

@@ -61,7 +61,9 @@ def build_backbone(name: str, image_size: int, weights: str | None = None) -> ke
     if weights not in (None, "imagenet") and not is_applications_file(weights):
         raise ValueError(f'`weights` of a backbone must be None, "imagenet" or a Keras .h5. Received: {weights!r}.')
     if weights and not backbone.imagenet_file:
-        raise ValueError(f'`weights="imagenet"` does not exist for the backbone {name!r}.')
+        raise ValueError(
+            f"`weights`: {weights} cannot serve the backbone {name!r}, which Keras has no weights for."
+        )
     try:
         network = backbone.build((image_size, image_size, 3), weights)
     except Exception as error:  # Keras raises a bare Exception where a download fails

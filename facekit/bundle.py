@@ -118,12 +118,14 @@ def read_record(folder: Path) -> BundleRecord:
         )
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if values.pop("format") != FORMAT:
-            raise ValueError("its format is of another version")
+        if not isinstance(values, dict) or values.pop("format") != FORMAT:
+            raise ValueError("it is no record, or one of another version")
         digest = values.pop("sha256")
         threshold, recipe = values.pop("threshold"), values.pop("recipe")
         if threshold is not None:
             threshold = Threshold(**{**threshold, "fmr_interval": tuple(threshold["fmr_interval"])})
+            if not 0 <= float(threshold.value) <= 2:
+                raise ValueError(f"a threshold must be in [0, 2], not {threshold.value}")
         record = BundleRecord(**values, threshold=threshold, recipe=recipe and CropRecipe.from_dict(recipe))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: cannot be understood ({error}).") from None

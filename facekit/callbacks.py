@@ -16,6 +16,12 @@ from numpy.typing import NDArray
 Logs = dict[str, Any]
 
 
+NON_FINITE_ADVICE = (
+    "Lower `learning_rate`, set `clip_norm`, or lengthen `warmup_epochs`; "
+    'with precision="mixed_float16" try "mixed_bfloat16".'
+)
+
+
 class NonFiniteLossError(ValueError):
     """The loss became NaN or infinite; the message names the step and what to change."""
 
@@ -42,6 +48,14 @@ def learning_rate_at(
     return highest * (floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2)
 
 
+class StepCounter(keras.callbacks.Callback):
+    """Counts training steps in `model.steps_taken`, which other callbacks read: must be the first."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Count."""
+        self.model.steps_taken += 1
+
+
 class LearningRate(keras.callbacks.Callback):
     """Sets the rate before each step from a function of the step, times a factor that plateaus lower.
 
@@ -61,8 +75,7 @@ class LearningRate(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Set the rate of the step that comes."""
-        optimizer = self.model.optimizer
-        optimizer.learning_rate = self._rate_at(int(optimizer.iterations)) * self._factor**self.lowered
+        self.model.optimizer.learning_rate = self._rate_at(self.model.steps_taken) * self._factor**self.lowered
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Log the last rate."""
@@ -91,10 +104,8 @@ class Watch(keras.callbacks.Callback):
         self._steps += 1
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            step = int(self.model.optimizer.iterations)
             raise NonFiniteLossError(
-                f"The loss became {loss} at step {step}. Lower `learning_rate`, set `clip_norm`, or lengthen "
-                '`warmup_epochs`; with precision="mixed_float16" try "mixed_bfloat16".'
+                f"The loss became {loss} at step {self.model.steps_taken}. {NON_FINITE_ADVICE}"
             )
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
@@ -107,17 +118,21 @@ class Verification(keras.callbacks.Callback):
     """After each epoch, puts figures on held-out people into the logs.
 
     Args:
-        measure: from the epoch (from 0) to named figures.
+        measure: gives named figures; FloatingPointError where the embeddings are no numbers.
     """
 
-    def __init__(self, measure: Callable[[int], dict[str, float]]):
+    def __init__(self, measure: Callable[[], dict[str, float]]):
         super().__init__()
         self._measure = measure
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Measure."""
+        try:
+            figures = self._measure()
+        except FloatingPointError as error:
+            raise NonFiniteLossError(f"{error} after step {self.model.steps_taken}. {NON_FINITE_ADVICE}") from None
         if logs is not None:
-            logs.update(self._measure(epoch))
+            logs.update(figures)
 
 
 class Best(keras.callbacks.Callback):
@@ -149,6 +164,11 @@ class Best(keras.callbacks.Callback):
         self._plateau_patience, self._stop_patience = plateau_patience, stop_patience
         self.state: dict[str, Any] = {"value": None, "epoch": None, "waited": 0}
 
+    @property
+    def finished(self) -> bool:
+        """Whether patience has run out; survives in the state, so that a resumed run knows it."""
+        return bool(self._stop_patience) and self.state["waited"] >= self._stop_patience
+
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Compare the epoch's figure with the best."""
         value = float((logs or {}).get(self._monitor, math.nan))
@@ -160,7 +180,7 @@ class Best(keras.callbacks.Callback):
         self.state["waited"] += 1
         if self._plateau is not None and self.state["waited"] % self._plateau_patience == 0:
             self._plateau()
-        if self._stop_patience and self.state["waited"] >= self._stop_patience:
+        if self.finished:
             self.model.stop_training = True
 
 
@@ -183,7 +203,7 @@ class Keeper(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Save where it is time to; an epoch's last step waits for the epoch's figures."""
-        step = int(self.model.optimizer.iterations)
+        step = self.model.steps_taken
         if step % self._steps == 0:
             return
         if self._asked():
@@ -235,11 +255,12 @@ class Console(keras.callbacks.Callback):
         """Open the bar."""
         from tqdm import tqdm
 
-        done = int(self.model.optimizer.iterations) % self._steps
-        # Only where somebody looks: in a log file a bar is noise.
+        done = self.model.steps_taken % self._steps
+        # In a log file a bar is noise, but an hour of silence is worse: there it moves once a minute.
+        seldom = 0.5 if sys.stderr.isatty() else 60.0
         self._bar = tqdm(
             total=self._steps, initial=done, unit="step", desc=f"epoch {epoch + 1}", leave=False,
-            disable=not sys.stderr.isatty(),
+            mininterval=seldom, maxinterval=2 * seldom, delay=seldom,
         )  # fmt: skip
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:

@@ -30,7 +30,7 @@ def save_state(path: Path, model: keras.Model, record: dict[str, Any]) -> None:
     """
     arrays = {f"{number:05d}": np.asarray(variable) for number, variable in enumerate(_variables(model))}
     with written_aside(path) as aside:
-        np.savez(aside, allow_pickle=False, **arrays, **{_RECORD: np.array(json.dumps(record))})
+        np.savez(aside, **(arrays | {_RECORD: np.array(json.dumps(record))}))  # type: ignore[arg-type]
 
 
 def restore_state(path: Path, model: keras.Model) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def restore_state(path: Path, model: keras.Model) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as file:
             arrays = [file[key] for key in sorted(file.files) if key != _RECORD]
             record: dict[str, Any] = json.loads(str(file[_RECORD]))
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, KeyError, BadZipFile) as error:
         raise ValueError(f"{path}: is not a checkpoint that can be read ({error}).") from None
     variables = _variables(model)
     shapes = [tuple(variable.shape) for variable in variables]

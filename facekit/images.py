@@ -17,6 +17,10 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 """What counts as a picture in a folder, in lower case."""
 
 
+OPENCV_FILLS_CUT_JPEGS = int(cv2.__version__.split(".")[0]) < 5
+"""OpenCV 4 gives the missing part of a truncated JPEG in grey, without a word; OpenCV 5 refuses it."""
+
+
 class UnreadableImageError(ValueError):
     """A file that cannot be decoded whole; the message names it and says why."""
 
@@ -59,6 +63,8 @@ def read_image(path: Path) -> Image:
 
 def decode(data: bytes) -> Image | None:
     """An encoded picture as (H, W, 3) uint8 RGB; None where it is truncated or no picture."""
+    if OPENCV_FILLS_CUT_JPEGS and data[:2] == b"\xff\xd8" and not is_whole_jpeg(data):
+        return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
@@ -75,6 +81,11 @@ def encode_jpeg(image: Image, quality: int = 95) -> bytes:
 def write_jpeg(path: Path, image: Image, quality: int = 95) -> None:
     """Write an (H, W, 3) uint8 RGB image as JPEG, whole or not at all."""
     write_bytes(path, encode_jpeg(image, quality))
+
+
+def is_whole_jpeg(data: bytes) -> bool:
+    """Whether a JPEG's last scan is followed by the end-of-image marker (a thumbnail's own comes before it)."""
+    return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") >= 0
 
 
 def as_stored(image: Image, quality: int) -> Image:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Sequence
+import io
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,8 @@ class Pairs:
 
     def without(self, pictures: Collection[str]) -> Pairs:
         """The pairs in which none of these pictures takes part."""
-        kept = np.array([not {*pair} & {*pictures} for pair in zip(self.first, self.second, strict=True)], bool)
+        lost = set(pictures)
+        kept = np.array([lost.isdisjoint(pair) for pair in zip(self.first, self.second, strict=True)], bool)
         first, second = (
             [path for path, keep in zip(paths, kept, strict=True) if keep] for paths in (self.first, self.second)
         )
@@ -68,7 +70,7 @@ def read_pairs(path: Path) -> Pairs:
     """
     lines = _lines(path)
     cells = lines[0][1].split()
-    if len(cells) <= 2 and all(cell.isdigit() for cell in cells):
+    if len(cells) <= 2 and all(cell.isdecimal() for cell in cells):
         return _read_lfw(path, lines)
     return _read_csv(path, lines)
 
@@ -94,6 +96,10 @@ def _malformed(path: Path, number: int, line: str, expected: str) -> ValueError:
 def _read_lfw(path: Path, lines: list[tuple[int, str]]) -> Pairs:
     header = [int(cell) for cell in lines[0][1].split()]
     folds, each = (header[0], header[1]) if len(header) == 2 else (1, header[0])
+    if each < 1 or folds < 1 or (len(header) == 2 and folds < 2):
+        raise ValueError(
+            f"{path}: its first line must be `folds pairs`, at least 2 and 1, or `pairs`; found {header}."
+        )
     wanted, found = 2 * folds * each, len(lines) - 1
     if found != wanted:
         raise ValueError(f"{path}: its first line promises {wanted} pairs ({header}), but {found} lines follow.")
@@ -174,5 +180,12 @@ def read_triplets(path: Path) -> list[tuple[str, str, str]]:
 
 def pairs_csv(pairs: Pairs) -> str:
     """Pairs as CSV text that `read_pairs` reads back."""
-    rows = zip(pairs.first, pairs.second, pairs.same, strict=True)
-    return "path1,path2,label\n" + "".join(f"{a},{b},{int(same)}\n" for a, b, same in rows)
+    rows = zip(pairs.first, pairs.second, pairs.same.astype(int), strict=True)
+    return csv_text([("path1", "path2", "label"), *rows])
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV text, quoted where a name holds a comma."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -46,6 +46,7 @@ class _Folding:
 
     @property
     def threshold(self) -> float:
+        """The mean of the folds'; infinite where a fold did best by accepting everything."""
         return float(self.result.thresholds.mean())
 
 

@@ -32,6 +32,9 @@ def start_quietly() -> None:
     with _stderr_silenced():
         import tensorflow as tf
     tf.get_logger().setLevel("ERROR")
+    for gpu in tf.config.list_physical_devices("GPU"):
+        # Take memory as it is needed: a verification beside a training run finds some left.
+        tf.config.experimental.set_memory_growth(gpu, True)
 
 
 @contextmanager
@@ -73,6 +76,21 @@ def stop_requests(closing: str) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def use_cpu_only() -> None:
+    """Leave GPUs to others. Call before the first TensorFlow operation."""
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+
+
+def device_words() -> str:
+    """What TensorFlow computes on, in words."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return f"{len(gpus)} GPU" if gpus else f"the CPU ({os.cpu_count()} cores; TensorFlow sees no GPU)"
 
 
 def limit_threads(threads: int) -> None:

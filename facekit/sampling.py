@@ -38,6 +38,11 @@ class _Order:
         # Two: a batch may straddle two passes.
         self._permutation = lru_cache(maxsize=2)(lambda turn: generator(seed, _ORDER, turn).permutation(count))
 
+    def take_within(self, batch: int, number: int) -> Positions:
+        """Units of a batch that never straddles two passes, so that none comes twice; each pass leaves its rest."""
+        turn, place = divmod(batch, self._count // number)
+        return self._permutation(turn)[place * number : (place + 1) * number]
+
     def take(self, start: int, number: int) -> Positions:
         ks = np.arange(start, start + number)
         turns, places = np.divmod(ks, self._count)
@@ -106,7 +111,7 @@ class PeopleSampler:
         seed: seed of every draw.
 
     Raises:
-        ValueError: fewer than two people, or none with two pictures.
+        ValueError: fewer than two people, none with two pictures, or fewer than a batch takes.
     """
 
     def __init__(self, labels: NDArray[np.integer], batch_size: int, pictures_per_person: int, seed: int):
@@ -115,12 +120,18 @@ class PeopleSampler:
         self._several = np.flatnonzero(self._people.counts >= 2)
         self._single = np.flatnonzero(self._people.counts == 1)
         self._k, self._p, self._seed = pictures_per_person, batch_size // pictures_per_person, seed
-        self._order = _Order(len(self._several) + len(self._single) // self._k, seed)
+        units = len(self._several) + len(self._single) // self._k
+        if units < self._p:
+            raise ValueError(
+                f"`batch_size` {batch_size} takes {self._p} people of {self._k} pictures a batch; there are {units}. "
+                "Make `batch_size` smaller."
+            )
+        self._order = _Order(units, seed)
 
     def batch(self, step: int) -> Positions:
         """(P * K,) picture positions, each person's together."""
         rng = generator(self._seed, _PICTURES, step)
-        units = self._order.take(step * self._p, self._p)
+        units = self._order.take_within(step, self._p)
         singles = rng.permutation(self._single)
         rows, used = [], 0
         for unit in units:

@@ -31,6 +31,8 @@ class EmbeddingTrainer(keras.Model):
     def __init__(self, network: keras.Model, whole_batch: bool, statistics: Statistics, names: tuple[str, ...]):
         super().__init__(name="trainer")
         self.network = network
+        # Counted by the `StepCounter` callback: an optimizer's own count passes over steps that overflowed.
+        self.steps_taken = 0
         self._whole_batch = whole_batch
         self._statistics = statistics
         self._averages = {name: keras.metrics.Mean(name=name) for name in names}

@@ -34,8 +34,8 @@ class HeldOut:
         self._first = np.array([place[path] for path in pairs.first])
         self._second = np.array([place[path] for path in pairs.second])
         people = pairs.people()
-        # One person alone can't be kept apart from others in folds; pairs can.
-        by_identity = people is not None and len({*people[0]}) > 1
+        # Folds of very few people say little about each other; folds of pairs do.
+        by_identity = people is not None and len({*people[0]}) >= 10
         self._folds = folds_by_identity(*people).folds if people and by_identity else folds_by_pair(len(pairs))
         self.distances = np.full(len(pairs), np.nan)
         self._threshold = float("nan")
@@ -44,8 +44,13 @@ class HeldOut:
         """Embed every picture once and judge the pairs: the figures named in `FIGURES`.
 
         Accuracy and rates come from thresholds chosen on the other folds, never on the pairs they decide.
+
+        Raises:
+            FloatingPointError: an embedding is NaN or infinite.
         """
         embeddings = embed(self._images)
+        if not np.isfinite(embeddings).all():
+            raise FloatingPointError("The embeddings of held-out people became NaN or infinite")
         self.distances = pair_distances(embeddings, self._first, self._second)
         curve = roc(self.distances, self.pairs.same)
         folding = kfold_accuracy(self.distances, self.pairs.same, self._folds)

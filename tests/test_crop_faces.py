@@ -222,8 +222,9 @@ def test_wrong_folders_are_named(tmp_path, photos, capsys):
     for source, output, sentence in [
         (tmp_path / "none", tmp_path / "out", "none: there is no such folder"),
         (tmp_path / "empty", tmp_path / "out", "empty: holds no pictures"),
-        (photos, photos, "`output_dir` lies in the input folder"),
-        (photos, photos / "crops", "`output_dir` lies in the input folder"),
+        (photos, photos, "`output_dir` and `input_dir` lie in one another"),
+        (photos, photos.parent, "`output_dir` and `input_dir` lie in one another"),
+        (photos, photos / "crops", "`output_dir` and `input_dir` lie in one another"),
         (photos, tmp_path / "file", "file: cannot be written"),
     ]:
         assert run("--input_dir", source, "--output_dir", output) == 2
@@ -243,7 +244,7 @@ def test_names_that_would_collide_are_kept_apart():
     assert jobs == [
         Job("a/1.jpg", "a/1.jpg"),
         Job("a/1.png", "a/1.png.jpg"),
-        Job("a/2.png", "a/2.jpg"),
+        Job("a/2.png", "a/2.png.jpg"),
         Job("a/3.bmp", "a/3.bmp.jpg"),
         Job("a/3.webp", "a/3.webp.jpg"),
         Job("a/4.JPEG", "a/4.JPEG"),

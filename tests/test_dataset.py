@@ -116,12 +116,21 @@ def test_a_folder_of_its_own_for_validation(people, photos, crops, tmp_path):
     for person in [path for path in other.iterdir() if path.is_dir()]:
         person.rename(other / f"x{person.name}")
     assert len(make_split(config(people, validation_dir=other)).validation.people) == 16
+    (tmp_path / "out.txt").write_text("person_00003\nxperson_00004\n")
+    split = make_split(config(people, validation_dir=other, exclude_people=tmp_path / "out.txt"))
+    assert "person_00003" not in split.train.people and "xperson_00004" not in split.validation.people
 
 
 def test_excluded_people_are_in_no_side(people, tmp_path):
     (tmp_path / "out.txt").write_text("person_00004\nperson_00009\n\nnobody\n")
     split = make_split(config(people, validation_share=0.25, exclude_people=tmp_path / "out.txt"))
     assert not {"person_00004", "person_00009"} & {*split.train.people, *split.validation.people}
+    (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbfperson_00004\r\nperson_00009\r\n")
+    split = make_split(config(people, validation_share=0.25, exclude_people=tmp_path / "bom.txt"))
+    assert not {"person_00004", "person_00009"} & {*split.train.people, *split.validation.people}
+    (tmp_path / "nobody.txt").write_text("nobody\n")
+    with pytest.raises(ValueError, match="none of its 1 names is a folder of"):
+        make_split(config(people, exclude_people=tmp_path / "nobody.txt"))
     with pytest.raises(ValueError, match=r"none\.txt: cannot be read .*`exclude_people`"):
         make_split(config(people, validation_share=0.25, exclude_people=tmp_path / "none.txt"))
 
@@ -147,6 +156,12 @@ def test_a_stream_can_start_anywhere(people, sampler):
         np.testing.assert_array_equal(images, same_images)
         np.testing.assert_array_equal(labels, same_labels)
     assert np.abs(whole[0][0] - whole[1][0]).mean() > 1
+    # The same pictures are changed in another way at another step, and under another seed.
+    flat = [loader.load(dataset.make_sampler(index, settings).batch(0))] * 2
+    from facekit.augment import Augmentation
+
+    one, two = (Augmentation()(images.reshape(-1, 32, 32, 3), (0, step)) for step, images in enumerate(flat))
+    assert np.abs(one - two).mean() > 1
     if sampler == "people":
         assert whole[0][0].shape == (8, 32, 32, 3) and whole[0][1].shape == (8,)
 

@@ -42,6 +42,7 @@ def judge(bundle, pairs, tmp_path, capsys):
     def run(images: Path, *more: object, model: Path = bundle, pairs: Path = pairs) -> dict:
         arguments = ["--model", model, "--pairs", pairs, "--images", images, "--cache", tmp_path / "cache"]
         arguments += ["--output", tmp_path / "report", "--json", *more]
+        capsys.readouterr()
         assert evaluate.main([str(argument) for argument in arguments]) == 0
         return json.loads(capsys.readouterr().out)
 
@@ -84,6 +85,51 @@ def test_text_says_the_same(bundle, pairs, cropped, tmp_path, capsys):
     report = json.loads((tmp_path / "report.json").read_text())
     assert f"{report['auc']:.4f}" in said and f"{report['accuracy']:.4f}" in said and "folds by identity" in said
     assert "0.001" in said and "impostor pairs" in said  # a rate that 30 impostor pairs cannot show
+
+
+def test_pictures_beyond_one_batch_are_embedded(judge, cropped, monkeypatch):
+    whole = judge(cropped)
+    monkeypatch.setattr(evaluate, "PICTURES_AT_ONCE", 5)
+    assert judge(cropped)["auc"] == pytest.approx(whole["auc"], abs=1e-6)
+
+
+def test_names_that_leave_the_folder_are_refused_and_nothing_is_written_over(bundle, photos, tmp_path, capsys):
+    pictures = sorted(photos.glob("*/*.jpg"))
+    before = pictures[0].read_bytes()
+    outside = f"../{photos.name}/{pictures[0].relative_to(photos)}"
+    for one in (str(pictures[0]), outside):
+        (tmp_path / "pairs.csv").write_text(f"{one},{pictures[1].relative_to(photos)},1\n{one},{one},0\n")
+        arguments = ["--model", bundle, "--pairs", tmp_path / "pairs.csv", "--images", photos]
+        assert evaluate.main([str(argument) for argument in arguments]) == 2
+        assert "must lie below" in capsys.readouterr().err
+    assert pictures[0].read_bytes() == before
+
+
+def test_people_of_the_training_are_warned_of(pairs, photos, bundle, tmp_path):
+    read = evaluate.read_pairs(pairs)
+    folder = tmp_path / "run"
+    shutil.copytree(bundle, folder / "bundle")
+    assert evaluate.people_seen(folder / "bundle", read) is None
+    (folder / "train_people.txt").write_text("person_00001\nperson_00003\nsomebody else\n")
+    (folder / "validation_people.txt").write_text("person_00005\n")
+    assert evaluate.people_seen(folder / "bundle", read) == 3
+    assert "WARNING: 3 of these people" in evaluate.overlap_words(3)
+
+
+def test_no_face_at_all_is_said(bundle, pairs, photos, tmp_path, capsys):
+    for path in photos.glob("*/*.jpg"):
+        (tmp_path / "in" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (60, 60)).save(tmp_path / "in" / path.relative_to(photos))
+    arguments = ["--model", bundle, "--pairs", pairs, "--images", tmp_path / "in", "--cache", tmp_path / "cache"]
+    assert evaluate.main([str(argument) for argument in arguments]) == 2
+    assert "no pair has a face in both of its pictures" in capsys.readouterr().err
+
+
+def test_another_choice_of_face_is_searched_again(judge, photos, pairs, bundle, tmp_path):
+    strict = tmp_path / "strict"
+    arguments = ["--input_dir", photos, "--output_dir", strict, "--processes", 1, "--min_confidence", 0.9999]
+    crop_faces.main([str(argument) for argument in arguments])
+    assert judge(strict)["failed"] == judge(photos)["failed"]
 
 
 def test_lfws_form_with_folds(judge, photos, tmp_path):

@@ -16,6 +16,7 @@ from facekit.images import (
     as_stored,
     encode_jpeg,
     is_picture,
+    is_whole_jpeg,
     limit_side,
     read_image,
     resize_square,
@@ -120,6 +121,14 @@ def test_a_bad_file_is_named_with_its_reason(tmp_path, picture, data, reason, fo
     with pytest.raises(UnreadableImageError, match=reason) as caught:
         read_image(tmp_path / "bad.jpg")
     assert "bad.jpg" in str(caught.value)
+
+
+def test_a_cut_jpeg_is_known_by_its_markers(picture):
+    whole = saved(picture, "JPEG", quality=90)
+    thumbnail = whole[:2] + b"\xff\xe1\x00\x10" + whole + whole[2:]
+    assert is_whole_jpeg(whole) and is_whole_jpeg(whole + b"camera notes") and is_whole_jpeg(thumbnail)
+    assert not is_whole_jpeg(whole[: len(whole) // 2]) and not is_whole_jpeg(thumbnail[:-2])
+    assert not is_whole_jpeg(b"\xff\xd8 no scan")
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

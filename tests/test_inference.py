@@ -140,7 +140,11 @@ def test_as_a_library(bundle, two):
     rows = verifier.embed([one, black, other])
     assert rows.shape == (3, 16) and np.isnan(rows[1]).all()
     np.testing.assert_allclose(np.linalg.norm(rows[[0, 2]], axis=1), 1, atol=1e-5)
-    comparison = verifier.verify(one, other)
+    np.testing.assert_allclose(verifier.embed([two[0]])[0], verifier.embed([one])[0], atol=1e-6)
+    for wrong in (one.astype(np.float32) / 255, one[:, :, 0]):
+        with pytest.raises(ValueError, match=r"must be a path or an \(H, W, 3\) uint8 array in RGB"):
+            verifier.embed([wrong])
+    comparison = verifier.verify(one, two[1])
     np.testing.assert_allclose(comparison.distance, np.linalg.norm(rows[0] - rows[2]), atol=1e-4)
     with pytest.raises(NoFaceError, match="Picture 2: no face"):
         verifier.verify(one, black)

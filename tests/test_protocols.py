@@ -87,7 +87,7 @@ def test_folders_that_are_not_people_give_no_identities():
 
 
 def test_written_pairs_are_read_back(tmp_path):
-    pairs = Pairs(["a/1.jpg", "b/1.jpg"], ["a/2.jpg", "c/1.jpg"], np.array([True, False]))
+    pairs = Pairs(["Doe, Jane/1.jpg", 'b "x"/1.jpg'], ["Doe, Jane/2.jpg", "c/1.jpg"], np.array([True, False]))
     again = read(tmp_path, pairs_csv(pairs))
     assert (again.first, again.second, again.same.tolist()) == (pairs.first, pairs.second, [True, False])
 

@@ -81,7 +81,17 @@ def test_people_times_pictures():
                 assert len(set(pictures)) == min(4, (LABELS == row[0]).sum())
             else:  # single pictures come together, each of another person
                 assert len(set(row)) == 4 and (row < 10).all()
-        assert len({person for row in people for person in row}) == len(np.unique(people))
+        # Nobody comes twice in a batch: people of several pictures are a row each, single ones distinct.
+        several = [row[0] for row in people if row[0] >= 10]
+        single = [person for row in people if row[0] < 10 for person in row]
+        assert len(set(several)) == len(several) and len(set(single)) == len(single)
+    drawn = {person for step in range(100) for person in LABELS[sampler.batch(step)]}
+    assert drawn == set(range(30))
+
+
+def test_a_batch_of_more_people_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="takes 30 people of 4 pictures a batch; there are 22"):
+        PeopleSampler(LABELS, 120, 4, 0)
 
 
 def test_people_sampler_repeats_by_seed_and_step():

@@ -283,6 +283,91 @@ def test_settings_from_a_file_are_overridden_by_options(crops, tmp_path):
     assert train.read_command([])[0].name  # the date and time
 
 
+def test_the_loss_is_what_the_settings_say():
+    tuplet = train.build_loss(Config(margin=0.3, scale=32.0, hardest=4)).get_config()
+    assert (tuplet["margin"], tuplet["scale"], tuplet["hardest"]) == (0.3, 32.0, 4)
+    assert train.build_loss(Config()).get_config()["margin"] == 0.1
+    triplet = train.build_loss(Config(loss="triplet", mining="hard", soft=True)).get_config()
+    assert (triplet["mining"], triplet["soft"], triplet["squared"], triplet["margin"]) == ("hard", True, False, 0.2)
+    assert train.build_loss(Config(loss="triplet", squared=True, margin=1.0)).get_config()["squared"]
+
+
+def test_the_optimizer_is_what_the_settings_say():
+    adamw = train.build_optimizer(Config(weight_decay=0.02, clip_norm=3.0)).get_config()
+    assert (adamw["name"], adamw["weight_decay"], adamw["global_clipnorm"]) == ("adamw", 0.02, 3.0)
+    sgd = train.build_optimizer(
+        Config(optimizer="sgd", momentum=0.8, weight_decay=0.0, clip_norm=None)
+    ).get_config()
+    assert (sgd["name"], sgd["momentum"], sgd["nesterov"]) == ("SGD", 0.8, True)
+    assert sgd["weight_decay"] is None and sgd["global_clipnorm"] is None
+    assert train.build_optimizer(Config(optimizer="adam")).get_config()["name"] == "adam"
+
+
+def session(**settings) -> train.Session:
+    config = Config(image_size=32, embedding_size=8, name="x", **settings)
+    return train.Session(config, train.RunFolder.of(config), steps=100)
+
+
+def test_a_session_is_what_the_settings_say():
+    plain = session(epochs=4, learning_rate=0.5, warmup_epochs=2, early_stopping_patience=3, negatives="tuplet")
+    rates = [plain.rate._rate_at(step) for step in (0, 199, 399)]
+    assert rates == pytest.approx([0.5 / 200, 0.5, 0.005], rel=0.02)
+    assert plain.best._stop_patience == 3 and plain.best._plateau is None and plain.best._sign == 1
+    assert not plain.trainer._whole_batch and not plain.trainer.jit_compile
+    other = session(schedule="plateau", plateau_patience=2, plateau_factor=0.5, monitor="eer", xla=True)
+    assert other.best._sign == -1 and other.best._plateau_patience == 2 and other.trainer.jit_compile
+    assert other.trainer._whole_batch
+    other.best._plateau()
+    assert other.rate._factor**other.rate.lowered == 0.5
+
+
+def test_half_precision_scales_its_loss():
+    assert type(session(precision="mixed_float16").trainer.optimizer).__name__ == "LossScaleOptimizer"
+    assert type(session().trainer.optimizer).__name__ == "AdamW"
+
+
+def test_the_seed_decides_the_first_weights():
+    first, again, other = (session(seed=seed).trainer.network.get_weights() for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_usual_negatives():
+    assert train.usual_negatives(Config(negatives="tuplet", negatives_per_tuplet=5)) == 5
+    assert train.usual_negatives(Config(batch_size=4, negatives_per_tuplet=3)) == 18
+    assert train.usual_negatives(Config(sampler="people", batch_size=12, pictures_per_person=3)) == 9
+
+
+def test_an_early_stopped_run_is_finished(crops, tmp_path, capsys):
+    settings = {"early_stopping_patience": 1, "epochs": 30, "learning_rate": 1e-12, "steps_per_epoch": 1}
+    assert train.main(arguments(crops, tmp_path, "early", **settings)) == 0
+    rows = (tmp_path / "early" / "history.csv").read_text()
+    assert 2 <= len(rows.splitlines()) - 1 < 30
+    assert train.main(["--resume", "--name", "early", "--runs_dir", str(tmp_path)]) == 0
+    assert (tmp_path / "early" / "history.csv").read_text() == rows
+
+
+def test_a_failed_start_leaves_the_name_free(crops, tmp_path, capsys):
+    assert train.main([*arguments(crops, tmp_path, "again", epochs=1), "--weights", "nowhere.keras"]) == 2
+    assert not (tmp_path / "again").exists()
+    assert train.main(arguments(crops, tmp_path, "again", epochs=1)) == 0
+    (tmp_path / "again" / "checkpoints" / "state.npz").unlink()
+    assert train.main(["--resume", "--name", "again", "--runs_dir", str(tmp_path)]) == 2
+    assert "the run's checkpoint is gone" in capsys.readouterr().err
+
+
+def test_runs_that_share_a_checkpoint_folder_stay_apart(tmp_path):
+    shared = {"checkpoint_dir": tmp_path / "c", "tensorboard_dir": tmp_path / "t"}
+    one, two = (train.RunFolder.of(Config(name=name, **shared)) for name in ("one", "two"))
+    assert one.state != two.state and one.tensorboard != two.tensorboard
+
+
+def test_a_target_that_the_pairs_cannot_show_is_refused_before_training(crops, tmp_path, capsys):
+    settings = {"target_fmr": 0.01, "validation_pairs": 600}
+    assert train.main(arguments(crops, tmp_path, "claim", **settings)) == 2
+    assert "needs 300 impostor pairs" in capsys.readouterr().err
+
+
 def test_the_learning_rate_rises_and_falls():
     rates = [learning_rate_at(step, highest=2.0, warmup=10, total=110, cosine=True) for step in range(111)]
     assert rates[0] == pytest.approx(0.2) and rates[9] == rates[10] == pytest.approx(2.0)

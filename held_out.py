@@ -1,0 +1,82 @@
+"""What a run is validated on: pairs of held-out people, and the user's own triplets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from config import Config
+from dataset import PeopleIndex, validation_pairs
+from facekit.images import UnreadableImageError, read_square
+from facekit.manifest import crop_folder
+from facekit.protocols import read_triplets
+from facekit.validation import Embed, HeldOut, ordered_share
+
+
+def check_same_recipe(config: Config) -> None:
+    """See that training and validation pictures were cut alike, and say so where they were not cut at all.
+
+    Raises:
+        ValueError: they were cut by different recipes.
+    """
+    crops = crop_folder(config.train_dir)
+    if crops is None:
+        print(f"{config.train_dir} was not made by crop_faces.py: the model will take whole pictures as they are.")
+    if config.validation_dir is None:
+        return
+    other = crop_folder(config.validation_dir)
+    if (crops and crops.recipe) != (other and other.recipe):
+        raise ValueError(
+            f"{config.validation_dir}: its pictures were not cropped by the recipe of {config.train_dir}."
+        )
+
+
+def held_out_people(index: PeopleIndex, config: Config) -> HeldOut:
+    """The validation pairs of held-out people, with their pictures in memory; pairs of bad files are left out.
+
+    Raises:
+        ValueError: no genuine or no impostor pair is left.
+    """
+    pairs = validation_pairs(index, config)
+    images, failures = {}, {}
+    for name in pairs.pictures():
+        try:
+            images[name] = read_square(index.root / name, config.image_size)
+        except UnreadableImageError as error:
+            failures[name] = str(error)
+    report_failures(failures, "their pairs are left out of validation")
+    good = pairs.without(failures)
+    if good.same.all() or not good.same.any():
+        raise ValueError(f"{index.root}: too few of the held-out people's pictures can be read to validate on.")
+    impostor = int((~good.same).sum())
+    if config.target_fmr is not None and config.target_fmr < 3 / impostor:
+        raise ValueError(
+            f"`target_fmr` {config.target_fmr} needs {3 / config.target_fmr:.0f} impostor pairs of held-out "
+            f"people, but {index.root} gives {impostor}. Hold out more people, or ask for a higher rate."
+        )
+    return HeldOut(np.stack([images[name] for name in good.pictures()]), good)
+
+
+def triplet_measure(config: Config) -> Callable[[Embed], dict[str, float]]:
+    """Reads `test_triplets` and its pictures; gives the function that measures the share ordered right."""
+    if config.test_triplets is None:
+        return lambda embed: {}
+    triplets = read_triplets(config.test_triplets)
+    names = sorted({path for triplet in triplets for path in triplet})
+    place = {name: position for position, name in enumerate(names)}
+    rows = np.array([[place[path] for path in triplet] for triplet in triplets])
+    try:
+        images = np.stack([read_square(config.test_triplets.parent / name, config.image_size) for name in names])
+    except UnreadableImageError as error:
+        raise ValueError(f"{config.test_triplets}: {error}") from None
+    return lambda embed: {"triplets_ordered": ordered_share(embed(images), rows)}
+
+
+def report_failures(failures: Mapping[str, str], consequence: str) -> None:
+    """Name the pictures that could not be read: their reasons by their names."""
+    if failures:
+        print(f"{len(failures)} pictures could not be read; {consequence}:", file=sys.stderr)
+    for reason in list(failures.values())[:10]:
+        print(f"  {reason}", file=sys.stderr)
