@@ -123,8 +123,8 @@ class PeopleSampler:
         units = len(self._several) + len(self._single) // self._k
         if units < self._p:
             raise ValueError(
-                f"`batch_size` {batch_size} takes {self._p} people of {self._k} pictures a batch; there are {units}. "
-                "Make `batch_size` smaller."
+                f"`batch_size` {batch_size} takes {self._p} people of {self._k} pictures a batch; there are "
+                f"{units}. Make `batch_size` smaller."
             )
         self._order = _Order(units, seed)
 
