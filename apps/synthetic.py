@@ -12,11 +12,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from pydantic import Field, PositiveInt
 
 from config import Settings, parse
+from facekit import runtime
+from facekit.images import write_png
 from facekit.synthetic import draw_crop, draw_photo, write_people
 
 _SHEET_ROWS, _SHEET_COLUMNS = 8, 10
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: options without the program's name; None takes the command line's.
 
     Returns:
-        Exit code: 0, or 2 after a sentence on stderr.
+        Exit code: 0, 2 after a sentence on stderr, 130 interrupted.
     """
     config = parse(SyntheticConfig, argv)
     try:
@@ -89,12 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress=True,
         )
         if config.sheet is not None:
-            _, data = cv2.imencode(".png", cv2.cvtColor(contact_sheet(config), cv2.COLOR_RGB2BGR))
-            config.sheet.parent.mkdir(parents=True, exist_ok=True)
-            config.sheet.write_bytes(data.tobytes())
+            write_png(config.sheet, contact_sheet(config))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command again draws what is missing.", file=sys.stderr)
+        return runtime.INTERRUPTED
     return 0
 
 

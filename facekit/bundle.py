@@ -10,6 +10,7 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from facekit.alignment import CropRecipe
 from facekit.files import write_text
@@ -135,12 +136,21 @@ def read_record(folder: Path) -> BundleRecord:
 
 
 def read_network(path: Path) -> keras.Model:
-    """Load a network that train.py wrote: a .keras file, or a bundle that `read_record` has checked."""
+    """Load a network that train.py wrote: a .keras file, or a bundle that `read_record` has checked.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
     import keras
 
     import facekit.layers  # noqa: F401  # registers what the file names
 
-    return keras.saving.load_model(path / NETWORK if path.is_dir() else path, compile=False)
+    file = path / NETWORK if path.is_dir() else path
+    try:
+        return keras.saving.load_model(file, compile=False)
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{file}: cannot be loaded as a network ({reason}).") from error
 
 
 def _digest(path: Path) -> str:

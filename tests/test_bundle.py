@@ -79,6 +79,14 @@ def test_damage_is_named(copy, tmp_path):
             read_record(copy)
 
 
+def test_a_damaged_network_is_named(copy):
+    data = bytearray((copy / "model.keras").read_bytes())
+    data[len(data) // 2] ^= 255
+    (copy / "model.keras").write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"model\.keras: cannot be loaded as a network"):
+        read_network(copy)
+
+
 def test_an_embedder_gives_the_same_in_batches(bundle, rng):
     network = read_network(bundle)
     images = rng.integers(0, 256, (7, 32, 32, 3)).astype(np.uint8)
