@@ -293,14 +293,12 @@ def test_the_loss_is_what_the_settings_say():
 
 
 def test_the_optimizer_is_what_the_settings_say():
-    adamw = train.build_optimizer(Config(weight_decay=0.02, clip_norm=3.0)).get_config()
-    assert (adamw["name"], adamw["weight_decay"], adamw["global_clipnorm"]) == ("adamw", 0.02, 3.0)
-    sgd = train.build_optimizer(
-        Config(optimizer="sgd", momentum=0.8, weight_decay=0.0, clip_norm=None)
-    ).get_config()
-    assert (sgd["name"], sgd["momentum"], sgd["nesterov"]) == ("SGD", 0.8, True)
-    assert sgd["weight_decay"] is None and sgd["global_clipnorm"] is None
-    assert train.build_optimizer(Config(optimizer="adam")).get_config()["name"] == "adam"
+    adamw = train.build_optimizer(Config(weight_decay=0.02, clip_norm=3.0))
+    assert (type(adamw).__name__, adamw.weight_decay, adamw.global_clipnorm) == ("AdamW", 0.02, 3.0)
+    sgd = train.build_optimizer(Config(optimizer="sgd", momentum=0.8, weight_decay=0.0, clip_norm=None))
+    assert (type(sgd).__name__, sgd.momentum, sgd.nesterov) == ("SGD", 0.8, True)
+    assert sgd.weight_decay is None and sgd.global_clipnorm is None
+    assert type(train.build_optimizer(Config(optimizer="adam"))).__name__ == "Adam"
 
 
 def session(**settings) -> train.Session:
