@@ -12,7 +12,7 @@ from facekit import runtime
 
 runtime.start_quietly()
 
-LFW_PLACES = (os.environ.get("TUPLETFACE_LFW", ""), "../shared/data/lfw")
+LFW_PLACES = (os.environ.get("TUPLETFACE_LFW", ""), "data/lfw")
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,9 @@ def lfw() -> Path:
     for place in filter(None, LFW_PLACES):
         if (Path(place) / "images").is_dir():
             return Path(place)
-    pytest.skip("LFW's pictures are not here; set TUPLETFACE_LFW to the folder that holds images/")
+    pytest.skip(
+        "LFW's pictures are not here; set TUPLETFACE_LFW to the folder that holds images/, or put it at data/lfw"
+    )
 
 
 @pytest.fixture(scope="session")
