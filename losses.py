@@ -18,134 +18,27 @@ mean counted zero terms and anchors without a positive.
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from abc import abstractmethod
-from math import cos, exp, inf, log, log1p, pi, sin
-from numbers import Integral, Real
-from typing import Any, NamedTuple
+from math import pi
+from typing import Any
 
 import keras
 from keras import ops
 
-from facekit import mining as miners
-from facekit.pairwise import Pairs, Tensor, number_identities, pair_up, unit_rows
+from facekit.arguments import count_or_none, nearest_name, number_between, one_of
+from facekit.formulas import (
+    Terms,
+    triplet_all_terms,
+    triplet_hard_terms,
+    triplet_nearest_terms,
+    triplet_semi_hard_terms,
+    tuplet_margin_terms,
+)
+from facekit.pair_loss import PairLoss
+from facekit.pairwise import Pairs, Tensor, pair_up, unit_rows
 
 MINING = ("semi_hard", "all", "hard")
 AVERAGES = ("positive", "all")
-
-# A softplus term is never 0: from here up it counts as active.
-ACTIVE_TERM = 1e-3
-# Below it, sin^2 counts as constant: the slope of a square root has no bound at 0.
-SMALLEST_SIN_SQUARED = 1e-7
-
-
-class Terms(NamedTuple):
-    """What a formula finds for each anchor; every field is (A,) float32."""
-
-    total: Tensor
-    """Sum of the anchor's terms."""
-    count: Tensor
-    """How many terms the mean is taken over."""
-    active: Tensor
-    """How many terms push: above 0 for a hinge, above 1e-3 for a softplus."""
-    valid: Tensor
-    """How many terms there are, active or not."""
-
-
-# ---- Formulas ----------------------------------------------------------------------------------------------
-
-
-def tuplet_margin_terms(pairs: Pairs, margin: float, scale: float, hardest: int | None) -> Terms:
-    """One term per (anchor, positive): log(1 + sum_n exp(scale (s_an - cos(theta_ap - margin))))."""
-    cosines = pairs.cosines()
-    negatives = miners.largest(scale * cosines, pairs.negative, hardest)
-    level = ops.logsumexp(negatives, axis=1, keepdims=True)
-    terms = ops.softplus(level - scale * _cos_less_margin(cosines, margin))
-    return _mean_of_all(terms, _comparable(pairs), ACTIVE_TERM)
-
-
-def triplet_semi_hard_terms(distances: Tensor, pairs: Pairs, margin: float) -> Terms:
-    """One term per (anchor, positive): [d_ap - d_an + margin]+, n the semi-hard negative."""
-    near, far, is_pair = miners.semi_hard(distances, pairs.positive, pairs.negative)
-    return _mean_of_all(ops.relu(near - far + margin), is_pair)
-
-
-def triplet_nearest_terms(distances: Tensor, pairs: Pairs, margin: float, count: int) -> Terms:
-    """One term per (anchor, positive): [d_ap - (mean of the `count` smallest d_an) + margin]+."""
-    far = miners.nearest_mean(distances, pairs.negative, count)
-    return _mean_of_all(ops.relu(distances - far + margin), _comparable(pairs))
-
-
-def triplet_all_terms(distances: Tensor, pairs: Pairs, margin: float, average: str) -> Terms:
-    """One term per triplet: [d_ap - d_an + margin]+; the mean counts the positive ones, or all."""
-    total, active = miners.violations(distances, pairs.positive, pairs.negative, margin)
-    valid = _count(pairs.positive) * _count(pairs.negative)
-    return Terms(total, active if average == "positive" else valid, active, valid)
-
-
-def triplet_hard_terms(distances: Tensor, pairs: Pairs, margin: float | None) -> Terms:
-    """One term per anchor: [max d_ap - min d_an + margin]+, or without a margin the softplus of the difference."""
-    farthest, nearest, both = miners.hardest(distances, pairs.positive, pairs.negative)
-    gap = (farthest - nearest)[:, None]
-    if margin is None:
-        return _mean_of_all(ops.softplus(gap), both[:, None], ACTIVE_TERM)
-    terms = _mean_of_all(ops.relu(gap + margin), both[:, None])
-    return terms._replace(count=terms.active)
-
-
-def _mean_of_all(terms: Tensor, valid: Tensor, active_above: float = 0.0) -> Terms:
-    """(A, K) terms, of which the valid ones are averaged."""
-    terms = ops.where(valid, terms, 0.0)
-    return Terms(ops.sum(terms, axis=1), _count(valid), _count(terms > active_above), _count(valid))
-
-
-def _comparable(pairs: Pairs) -> Tensor:
-    """Positive pairs whose anchor has a negative."""
-    return ops.logical_and(pairs.positive, ops.any(pairs.negative, axis=1, keepdims=True))
-
-
-def _count(mask: Tensor) -> Tensor:
-    return ops.sum(ops.cast(mask, "float32"), axis=1)
-
-
-def _cos_less_margin(cosines: Tensor, margin: float) -> Tensor:
-    """cos(arccos(c) - margin) without arccos, whose slope is infinite at 1."""
-    sin_squared = ops.maximum((1.0 - cosines) * (1.0 + cosines), SMALLEST_SIN_SQUARED)
-    return cosines * cos(margin) + ops.sqrt(sin_squared) * sin(margin)
-
-
-# ---- Keras losses ------------------------------------------------------------------------------------------
-
-
-class PairLoss(keras.losses.Loss):
-    """Base of the losses: a subclass has `terms`, and gets both forms, exact labels and float32 with it.
-
-    Called on (labels, embeddings) it returns a scalar, or under `reduction=None` the value of each anchor.
-    """
-
-    def __init__(self, name: str | None = None, reduction: str | None = "sum_over_batch_size"):
-        super().__init__(name=name, reduction=reduction, dtype="float32")
-
-    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-        """The reduced loss. Labels are numbered first: Keras casts them to float32, which merges large ones."""
-        return super().__call__(number_identities(y_true), y_pred, sample_weight)
-
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """(B,) float32, per anchor, whose mean is the loss."""
-        pairs = pair_up(y_true, y_pred)
-        terms = self.terms(pairs)
-        return pairs.mean_per_anchor(terms.total, terms.count)
-
-    @abstractmethod
-    def terms(self, pairs: Pairs) -> Terms:
-        """The formula on a batch's pairs."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def do_nothing_value(self, negatives: int) -> float:
-        """The loss of equal embeddings, the level of a collapsed model, with so many negatives an anchor."""
-        raise NotImplementedError
 
 
 @keras.saving.register_keras_serializable(package="tupletface")
@@ -168,25 +61,13 @@ class TupletMarginLoss(PairLoss):
 
     def __init__(self, margin: float = 0.1, scale: float = 64.0, hardest: int | None = None, **keras_options: Any):
         super().__init__(**keras_options)
-        self.margin = _number_between("margin", margin, pi / 2, "(0, pi/2)")
-        self.scale = _number_between("scale", scale, inf, "(0, inf)")
-        self.hardest = _count_or_none("hardest", hardest)
+        self.margin = number_between("margin", margin, "(0, pi/2)", pi / 2)
+        self.scale = number_between("scale", scale, "(0, inf)")
+        self.hardest = count_or_none("hardest", hardest)
 
-    def terms(self, pairs: Pairs) -> Terms:
+    def terms(self, pairs: Pairs) -> tuple[Terms, ...]:
         """One term per (anchor, positive)."""
-        return tuplet_margin_terms(pairs, self.margin, self.scale, self.hardest)
-
-    def do_nothing_value(self, negatives: int) -> float:
-        """log(1 + k exp(scale (1 - cos margin))), k the negatives of each anchor that count.
-
-        The loss comes out lower by up to scale sin(margin) 3.2e-4 (0.002 with the defaults): see
-        SMALLEST_SIN_SQUARED.
-        """
-        counted = min(negatives, self.hardest or negatives)
-        if counted == 0:
-            return 0.0
-        exponent = log(counted) + self.scale * (1.0 - cos(self.margin))
-        return exponent + log1p(exp(-exponent))
+        return (tuplet_margin_terms(pairs, self.margin, self.scale, self.hardest),)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, for `from_config`."""
@@ -236,12 +117,12 @@ class TripletLoss(PairLoss):
     ):
         super().__init__(**keras_options)
         largest = 4 if squared else 2
-        self.margin = _number_between("margin", margin, largest, f"(0, {largest})")
-        self.mining = _one_of("mining", mining, (None, *MINING))
+        self.margin = number_between("margin", margin, f"(0, {largest})", largest)
+        self.mining = one_of("mining", mining, (None, *MINING))
         self.squared = bool(squared)
         self.soft = bool(soft)
-        self.hardest = _count_or_none("hardest", hardest)
-        self.average = _one_of("average", average, AVERAGES)
+        self.hardest = count_or_none("hardest", hardest)
+        self.average = one_of("average", average, AVERAGES)
         self._check_combinations()
 
     def _check_combinations(self) -> None:
@@ -255,22 +136,16 @@ class TripletLoss(PairLoss):
         if self.average == "all" and mining != "all":
             raise ValueError(f'`average="all"` needs mining="all". Received: {mining=}')
 
-    def terms(self, pairs: Pairs) -> Terms:
+    def terms(self, pairs: Pairs) -> tuple[Terms, ...]:
         """One term per triplet ("all"), per anchor ("hard"), or per (anchor, positive)."""
         distances = pairs.distances(self.squared)
         if self.hardest is not None:
-            return triplet_nearest_terms(distances, pairs, self.margin, self.hardest)
+            return (triplet_nearest_terms(distances, pairs, self.margin, self.hardest),)
         if self.mining == "all":
-            return triplet_all_terms(distances, pairs, self.margin, self.average)
+            return (triplet_all_terms(distances, pairs, self.margin, self.average),)
         if self.mining == "hard":
-            return triplet_hard_terms(distances, pairs, None if self.soft else self.margin)
-        return triplet_semi_hard_terms(distances, pairs, self.margin)
-
-    def do_nothing_value(self, negatives: int) -> float:
-        """The margin; log 2 with `soft`."""
-        if negatives == 0:
-            return 0.0
-        return log(2.0) if self.soft else self.margin
+            return (triplet_hard_terms(distances, pairs, None if self.soft else self.margin),)
+        return (triplet_semi_hard_terms(distances, pairs, self.margin),)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, for `from_config`."""
@@ -298,16 +173,13 @@ def get(name: str, /, **options: Any) -> PairLoss:
         ValueError: there is no such loss or option, or an option's value is wrong.
     """
     if name not in LOSSES:
-        raise ValueError(f"There is no loss {name!r}: {_nearest(name, list(LOSSES))}")
+        raise ValueError(f"There is no loss {name!r}: {nearest_name(name, list(LOSSES))}")
     parameters = [*inspect.signature(LOSSES[name]).parameters.values()]
     known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD] + ["name", "reduction"]
     for option in options:
         if option not in known:
-            raise ValueError(f"The loss {name!r} has no option `{option}`: {_nearest(option, known)}")
+            raise ValueError(f"The loss {name!r} has no option `{option}`: {nearest_name(option, known)}")
     return LOSSES[name](**options)
-
-
-# ---- Figures for logs --------------------------------------------------------------------------------------
 
 
 def batch_statistics(labels: Tensor, embeddings: Tensor, loss: PairLoss) -> dict[str, Tensor]:
@@ -329,7 +201,7 @@ def batch_statistics(labels: Tensor, embeddings: Tensor, loss: PairLoss) -> dict
         - spread: 1 - |mean of the unit rows|, in [0, 1]. 0: collapsed to a point.
     """
     pairs = pair_up(labels, embeddings)
-    terms, distances = loss.terms(pairs), pairs.distances()
+    terms, distances = loss.terms(pairs)[0], pairs.distances()
     rows = unit_rows(embeddings)
     return {
         "active": ops.sum(terms.active) / ops.maximum(ops.sum(terms.valid), 1.0),
@@ -342,31 +214,3 @@ def batch_statistics(labels: Tensor, embeddings: Tensor, loss: PairLoss) -> dict
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
     mask = ops.cast(mask, "float32")
     return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)
-
-
-# ---- Arguments ---------------------------------------------------------------------------------------------
-
-
-def _number_between(name: str, value: Any, largest: float, interval: str) -> float:
-    if not isinstance(value, Real) or not 0 < float(value) < largest:
-        raise ValueError(f"`{name}` must be in {interval}. Received: {name}={value!r}")
-    return float(value)
-
-
-def _count_or_none(name: str, value: Any) -> int | None:
-    if value is None:
-        return None
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` must be None or an integer of at least 1. Received: {name}={value!r}")
-    return int(value)
-
-
-def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}")
-    return value
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    return f"did you mean `{nearest}`? There are {', '.join(known)}."

@@ -236,7 +236,7 @@ def fit(session: Session, index: PeopleIndex, held_out: HeldOut, more: Callable[
 
     config, steps = session.config, session.steps
     loader = PictureLoader(index, config.image_size)
-    negatives = session.trainer.loss.do_nothing_value(usual_negatives(config))
+    negatives = session.trainer.loss.do_nothing_value(1, usual_negatives(config))
     verify = callbacks.Verification(lambda: held_out.measure(session.embed) | more(session.embed))
     with runtime.stop_requests("saving after this step") as asked:
         # In this order: what measures, what judges, what writes down.

@@ -3,12 +3,16 @@
 Products are taken in float64 and handed back as float32. GPUs round the factors of a float32 product to 10 bits
 (TensorFloat-32) unless told otherwise, and near-duplicates lose their distance to cancellation: in float64 a
 distance is right to about 1e-7, exact duplicates are at exactly 0, and the loss takes a negligible part of a step.
+JAX has no float64 unless asked for at its start: there rows are centred and multiplied in float32, which leaves
+exact duplicates up to about 1e-3 apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 Tensor = Any
@@ -67,20 +71,27 @@ def distance_matrix(queries: Tensor, keys: Tensor, squared: bool = False) -> Ten
         (Q, K) float32, at least 0; for unit rows at most 2 (squared: 4). Unless squared, distances below 1e-6 are
         0 with a zero gradient, so duplicates are harmless.
     """
+    # Distances do not change with the origin; near it float32 holds more of them.
+    origin = ops.stop_gradient(ops.mean(queries, axis=0))
+    queries, keys = queries - origin, keys - origin
     squares = _squared_norms(queries)[:, None] + _squared_norms(keys) - 2.0 * _products(queries, keys)
     squares = ops.maximum(squares, 0.0)
     return ops.cast(squares if squared else safe_sqrt(squares), "float32")
 
 
+def _widest(rows: Tensor) -> Tensor:
+    return ops.cast(rows, "float32" if keras.config.backend() == "jax" else "float64")
+
+
 def _products(queries: Tensor, keys: Tensor) -> Tensor:
-    queries, keys = ops.cast(queries, "float64"), ops.cast(keys, "float64")
+    queries, keys = _widest(queries), _widest(keys)
     if len(keys.shape) == 3:
         return ops.squeeze(ops.matmul(keys, queries[:, :, None]), axis=-1)
     return ops.matmul(queries, ops.transpose(keys))
 
 
 def _squared_norms(rows: Tensor) -> Tensor:
-    return ops.sum(ops.square(ops.cast(rows, "float64")), axis=-1)
+    return ops.sum(ops.square(_widest(rows)), axis=-1)
 
 
 def positive_mask(query_labels: Tensor, key_labels: Tensor, offset: int | None = None) -> Tensor:
@@ -107,6 +118,10 @@ def negative_mask(query_labels: Tensor, key_labels: Tensor) -> Tensor:
     return ops.not_equal(query_labels[:, None], key_labels)
 
 
+def _of_one_replica(value: Tensor) -> Tensor:
+    return value
+
+
 class Pairs(NamedTuple):
     """A batch as every loss sees it: anchors, keys, and which pairs of them are positive or negative."""
 
@@ -118,6 +133,8 @@ class Pairs(NamedTuple):
     """(A, K) bool."""
     negative: Tensor
     """(A, K) bool. A pair can be neither, e.g. a row with itself."""
+    total: Callable[[Tensor], Tensor] = _of_one_replica
+    """Sum over replicas, differentiable. Counts and batch means must go through it: anchors are a replica's own."""
 
     def cosines(self) -> Tensor:
         """(A, K) float32 cosines of anchors and keys."""
@@ -135,13 +152,14 @@ class Pairs(NamedTuple):
             counts: (A,) float32, how many terms each anchor has.
 
         Returns:
-            (A,) float32. Shared keys: sums A / (all counts), so that every term weighs the same. Own keys: each
-            anchor's own mean, so that every tuplet weighs the same. 0 where nothing is counted.
+            (A,) float32. Shared keys: sums A / (all counts), so that every term weighs the same; A and counts are
+            those of all replicas. Own keys: each anchor's own mean, so that every tuplet weighs the same. 0 where
+            nothing is counted.
         """
         if len(self.keys.shape) == 3:
             return sums / ops.maximum(counts, 1.0)
-        anchors = ops.cast(ops.shape(sums)[0], "float32")
-        return sums * (anchors / ops.maximum(ops.sum(counts), 1.0))
+        anchors = self.total(ops.cast(ops.shape(sums)[0], "float32"))
+        return sums * (anchors / ops.maximum(self.total(ops.sum(counts)), 1.0))
 
 
 def pair_up(labels: Tensor, embeddings: Tensor) -> Pairs:
