@@ -8,45 +8,19 @@ Run: python train.py --help
 
 from __future__ import annotations
 
-import difflib
-import json
-import sys
-from collections.abc import Sequence
-from math import pi
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+import tyro
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-# The smallest pictures that each network accepts, in pixels a side: below it, no cell is left at the end.
-SMALLEST_IMAGE = {
-    "small": 32,
-    "resnet18": 32,
-    "resnet50": 32,
-    "mobilenet_v2": 32,
-    "efficientnet_b0": 32,
-    "inception_v3": 75,
-    "inception_resnet_v1": 80,
-}
-BACKBONES_WITH_IMAGENET = ("resnet50", "inception_v3", "mobilenet_v2", "efficientnet_b0")
+from combinations import OPTIONS, problems, stage_problem
+from facekit.settings import Settings
 
-
-class Settings(BaseModel):
-    """A frozen group of settings whose errors are sentences that name the setting."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
-    )
-
-    def __init__(self, **values: Any):
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ValueError(_sentences(error, type(self))) from None
-
-    def to_json(self) -> str:
-        """The settings as indented JSON text, which `read_settings` reads back."""
-        return self.model_dump_json(indent=2) + "\n"
+LossName = Literal[
+    "tuplet_margin", "tuplet_margin_ipv", "triplet", "contrastive", "n_pair", "multi_similarity", "circle",
+    "supcon", "intra_pair_variance", "softmax", "arcface", "cosface", "adaface",
+]  # fmt: skip
 
 
 class AugmentConfig(Settings):
@@ -78,6 +52,19 @@ class AugmentConfig(Settings):
 
     cutout_size: float = Field(0.3, gt=0, le=1)
     """Side of that square, as a share of the picture's side."""
+
+
+class ExtraLoss(Settings):
+    """A loss that is added to the main one."""
+
+    loss: LossName
+    """Its name, as in `loss`."""
+
+    weight: PositiveFloat = 1.0
+    """What its value is multiplied by."""
+
+    options: dict[str, bool | int | float | str] = {}
+    """Its arguments, by name: {"margin": 0.3}."""
 
 
 class Config(Settings):
@@ -132,31 +119,96 @@ class Config(Settings):
 
     # ---- Loss ----------------------------------------------------------------------------------------------
 
-    loss: Literal["tuplet_margin", "triplet"] = "tuplet_margin"
-    """tuplet_margin (Yu & Tao 2019) weighs all negatives of an anchor at once; triplet (FaceNet 2015) one."""
+    loss: LossName = "tuplet_margin"
+    """What is minimised. On pairs: tuplet_margin (Yu & Tao 2019; the default) and tuplet_margin_ipv (with half
+    their variance loss), triplet (FaceNet), contrastive, n_pair, multi_similarity, circle, supcon. Or a head that
+    classifies the training people: softmax, arcface, cosface, adaface. FaceNet's best-known reimplementation found
+    softmax better than triplets, and triplets alone on CASIA-WebFace end at 88-89 % on LFW (davidsandberg/facenet,
+    README and issue 403): with thousands of people of many pictures, begin with a head (see `stages`)."""
+
+    extra_losses: Annotated[tuple[ExtraLoss, ...], tyro.conf.Suppress] = ()
+    """Losses added to `loss`, each times its weight: ({"loss": "arcface", "weight": 0.1},). Here or in JSON."""
+
+    stages: Annotated[tuple[dict[str, Any], ...], tyro.conf.Suppress] = ()
+    """Parts of a run, one after the other on one network, each with its `epochs` and what else it changes:
+    ({"epochs": 5, "loss": "softmax"}, {"epochs": 15, "loss": "tuplet_margin", "learning_rate": 3e-4}). A stage with
+    another `loss` starts from that loss's own options. Optimizer and learning-rate curve begin anew in each.
+    () is one stage of `epochs`. Here or in JSON."""
 
     negatives: Literal["batch", "tuplet"] = "batch"
     """batch: each anchor sees every other person's pictures in the batch. tuplet: only its own negatives."""
 
     margin: PositiveFloat | None = None
-    """None: the loss's own (tuplet_margin 0.1, triplet 0.2). tuplet_margin: an angle in radians, below pi / 2,
-    a slack that forgives hard positives. triplet: a distance, 0 to 2 (squared: 0 to 4)."""
+    """None: the loss's own. An angle in radians, a slack that forgives hard positives (tuplet_margin: 0.1, below
+    pi / 2) or a demand (arcface 0.5, adaface 0.4); a distance, 0 to 2, squared 0 to 4 (triplet 0.2, contrastive
+    1.0); a cosine (circle 0.25, cosface 0.35)."""
 
-    scale: PositiveFloat = 64.0
-    """tuplet_margin only: the cosine is multiplied by it. Larger looks at the hardest negatives alone."""
+    scale: PositiveFloat | None = None
+    """What cosines are multiplied by. Larger looks at the hardest alone. None: the loss's own (tuplet_margin,
+    arcface, cosface, adaface 64, circle 256, n_pair 1)."""
 
     hardest: PositiveInt | None = None
-    """Only the k hardest negatives of each anchor count. None: all (tuplet_margin), `mining` (triplet)."""
+    """tuplet_margin, triplet: only the k hardest negatives of each anchor count. None: all (triplet: `mining`)."""
 
-    mining: Literal["all", "semi_hard", "hard"] | None = None
-    """triplet only, instead of `hardest`: which triplets count. None: semi_hard. "hard" from the first step
-    often collapses."""
+    mining: (
+        Literal["all", "random", "semi_hard", "hard", "easy_positive", "distance_weighted", "schedule"] | None
+    ) = None
+    """Which pairs of a batch count, for every loss on pairs. None: all (triplet: semi_hard). random and
+    distance_weighted (Wu 2017) draw `mining_count` negatives an anchor; easy_positive keeps the nearest positive;
+    hard keeps the farthest positive and the nearest negative, and often collapses from the first step on; schedule
+    goes from random to semi_hard to hard as training stops pushing (`mining_switch`)."""
+
+    mining_count: PositiveInt = 8
+    """mining "random", "distance_weighted", "schedule": negatives drawn for each anchor."""
+
+    mining_switch: float = Field(0.3, gt=0, lt=1)
+    """mining "schedule": harder pairs when the share of terms that still push falls below it."""
 
     squared: bool = False
-    """triplet only: squared distances, as FaceNet and TensorFlow Addons had them (their margin was 1.0)."""
+    """triplet: squared distances, as FaceNet and TensorFlow Addons had them (their margin was 1.0)."""
 
     soft: bool = False
-    """triplet with mining "hard" only: softplus instead of a margin (Hermans 2017)."""
+    """triplet with mining "hard": softplus instead of a margin (Hermans 2017)."""
+
+    average: Literal["positive", "all"] | None = None
+    """triplet with mining "all": mean over the terms above 0 (None, "positive") or over all triplets."""
+
+    epsilon: PositiveFloat | None = None
+    """intra_pair_variance, tuplet_margin_ipv: how far from the mean a cosine may be, as a share. None: 0.01."""
+
+    alpha: PositiveFloat | None = None
+    """multi_similarity: sharpness for positives. None: 2."""
+
+    beta: PositiveFloat | None = None
+    """multi_similarity: sharpness for negatives. None: 50."""
+
+    base: float | None = Field(None, gt=-1, lt=1)
+    """multi_similarity: the cosine between "too far" and "too near". None: 0.5."""
+
+    temperature: PositiveFloat | None = None
+    """supcon: what cosines are divided by. Smaller looks at the hardest alone. None: 0.1."""
+
+    h: PositiveFloat | None = None
+    """adaface: how many deviations of the norm make a picture wholly good or bad. None: 0.333."""
+
+    subcentres: PositiveInt | None = None
+    """Heads: centres a person, of which the nearest counts; 3 takes up some wrong labels (Deng 2020). None: 1."""
+
+    sampled: PositiveInt | None = None
+    """Heads: classes in each step, those of the batch among them (Partial FC, An 2022), for tens of thousands of
+    people: the logits take batch x sampled numbers instead of batch x people. None: all."""
+
+    # ---- Memory --------------------------------------------------------------------------------------------
+
+    memory_size: int = Field(0, ge=0)
+    """Rows of earlier batches that anchors also see (cross-batch memory, Wang 2020); 8192 is usual. 0: none."""
+
+    memory_start: int = Field(500, ge=0)
+    """Steps before the memory begins to fill: early embeddings move too fast to be kept."""
+
+    hard_identity_steps: int = Field(0, ge=0)
+    """Every so many steps, people who look alike are found anew and drawn into one batch. A few hundred, at
+    least 50; 0: never."""
 
     # ---- Model ---------------------------------------------------------------------------------------------
 
@@ -178,6 +230,10 @@ class Config(Settings):
 
     dropout: float = Field(0.2, ge=0, lt=1)
     """Share of features dropped before the embedding layer while training."""
+
+    freeze: tuple[str, ...] = ()
+    """Layers that do not learn, by name or its beginning: the backbone's name stands for all of it; names inside
+    it work too (conv1 stage1). Their batch norm keeps its statistics."""
 
     # ---- Optimizer -----------------------------------------------------------------------------------------
 
@@ -223,7 +279,7 @@ class Config(Settings):
     """Where TensorBoard's files go, in a folder named after the run. None: runs_dir/name/tensorboard."""
 
     epochs: PositiveInt = 10
-    """Epochs to train, in all (a resumed run goes on to this number)."""
+    """Epochs to train, in all (a resumed run goes on to this number). With `stages`, theirs count."""
 
     checkpoint_steps: PositiveInt | None = None
     """Steps between checkpoints inside an epoch. None: only at each epoch's end, and when interrupted."""
@@ -241,6 +297,9 @@ class Config(Settings):
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """mixed_*: faster on GPUs of the last years (bfloat16 also on some CPUs). Embedding and loss stay float32."""
 
+    stop_on_collapse: bool = True
+    """Whether a run whose embeddings have all become one point is stopped; a warning comes first."""
+
     xla: bool = False
     """Compile the training step with XLA. Faster on GPUs, slower on CPUs."""
 
@@ -249,8 +308,33 @@ class Config(Settings):
 
     def model_post_init(self, _context: Any) -> None:
         """Refuse settings that do not fit together."""
-        for problem in _combination_problems(self):
+        for problem in problems(self):
             raise ValueError(problem)
+        for number in range(len(self.stages)):
+            self.stage(number)
+
+    def stage(self, number: int) -> Config:
+        """The settings of one stage, from 0: the run's own with the stage's changes.
+
+        Raises:
+            ValueError: the stage is wrong; the sentence begins with its number.
+        """
+        changes = self.stages[number]
+        try:
+            if problem := stage_problem(changes):
+                raise ValueError(problem)
+            # Options belong to a loss: with another loss, the run's are not meant.
+            fresh = dict.fromkeys((*OPTIONS, "mining")) if "loss" in changes else {}
+            for name in ("squared", "soft"):
+                fresh |= {name: False} if name in fresh else {}
+            return type(self)(**{**self.model_dump(), **fresh, **changes, "stages": ()})
+        except ValueError as error:
+            raise ValueError(f"`stages`, stage {number + 1}: {error}") from None
+
+    @property
+    def parts(self) -> tuple[Config, ...]:
+        """The settings of all stages; of a run without, its own."""
+        return tuple(self.stage(number) for number in range(len(self.stages))) or (self,)
 
     @property
     def pictures_per_step(self) -> int:
@@ -301,99 +385,3 @@ class CropConfig(Settings):
 
     retry_failed: bool = False
     """Try pictures again that an earlier run skipped for a reason."""
-
-
-def _combination_problems(config: Config) -> list[str]:
-    """One sentence for every pair of settings that contradict each other, in the order of the fields."""
-    c = config
-    smallest = SMALLEST_IMAGE[c.backbone]
-    largest_margin = pi / 2 if c.loss == "tuplet_margin" else (4.0 if c.squared else 2.0)
-    limit = "pi / 2 radians" if c.loss == "tuplet_margin" else f"{largest_margin:g}"
-    checks = [
-        (c.image_size < smallest,
-         f"`image_size` must be at least {smallest} for backbone={c.backbone!r}. Received: {c.image_size}."),
-        (c.sampler == "people" and c.batch_size % c.pictures_per_person != 0,
-         f"`batch_size` must be a multiple of `pictures_per_person` ({c.pictures_per_person}) with "
-         f'sampler="people". Received: {c.batch_size}.'),
-        (c.sampler == "people" and c.batch_size < 2 * c.pictures_per_person,
-         f"`batch_size` must hold at least two people ({2 * c.pictures_per_person} pictures) with "
-         f'sampler="people". Received: {c.batch_size}.'),
-        (c.sampler == "people" and c.negatives == "tuplet",
-         '`negatives="tuplet"` needs sampler="tuplet": the "people" sampler draws no tuplets.'),
-        (c.margin is not None and c.margin >= largest_margin,
-         f"`margin` must be in (0, {limit}) for loss={c.loss!r}. Received: {c.margin:g}." if c.margin else ""),
-        (c.loss != "triplet" and (c.mining is not None or c.squared or c.soft),
-         f'`mining`, `squared` and `soft` belong to loss="triplet"; loss is {c.loss!r}.'),
-        (c.mining is not None and c.hardest is not None,
-         "`mining` and `hardest` exclude each other: set one to None."),
-        (c.soft and c.mining != "hard", '`soft=True` needs mining="hard".'),
-        (c.weights == "imagenet" and c.backbone not in BACKBONES_WITH_IMAGENET,
-         f'`weights="imagenet"` exists for {", ".join(BACKBONES_WITH_IMAGENET)}; backbone is {c.backbone!r}.'),
-        (c.target_fmr is not None and c.target_fmr < 3 / (c.validation_pairs / 2),
-         f"`target_fmr` {c.target_fmr} needs at least {3 / (c.target_fmr or 1):.0f} impostor pairs; set "
-         f"`validation_pairs` to at least {6 / (c.target_fmr or 1):.0f}."),
-    ]  # fmt: skip
-    return [sentence for wrong, sentence in checks if wrong]
-
-
-def _sentences(error: ValidationError, model: type[BaseModel]) -> str:
-    """Pydantic's findings as sentences that name the setting, what was expected and what came."""
-    sentences = []
-    for finding in error.errors():
-        name = ".".join(str(part) for part in finding["loc"])
-        if finding["type"] == "extra_forbidden":
-            sentences.append(_unknown_name(name, list(model.model_fields)))
-        elif finding["type"] == "missing":
-            sentences.append(f"`{name}` is required.")
-        else:
-            expected = finding["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
-            # A nested group has written its whole sentence already.
-            whole = not name or expected.startswith(("`", "There is"))
-            sentences.append(expected if whole else f"`{name}` {expected}. Received: {finding['input']!r}.")
-    return " ".join(sentences)
-
-
-def _unknown_name(name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"There is no setting `{name}`: did you mean `{nearest[0]}`?"
-
-
-SettingsType = TypeVar("SettingsType", bound=Settings)
-
-
-def read_settings(path: Path, kind: type[SettingsType]) -> SettingsType:
-    """Read settings that `Settings.to_json` wrote; a missing name keeps its default.
-
-    Raises:
-        ValueError: the file is missing, is not a JSON object, or holds a wrong name or value; in one sentence.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}).") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: is not JSON ({error}).") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected a JSON object of settings, found {type(values).__name__}.")
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def parse(
-    kind: type[SettingsType], argv: Sequence[str] | None, default: SettingsType | None = None
-) -> SettingsType:
-    """Settings from the command line: every field is an option, `default` the values not given.
-
-    Raises:
-        SystemExit: code 2 after a wrong option or value, with a sentence on stderr; 0 after --help.
-    """
-    import tyro
-
-    return tyro.cli(  # type: ignore[return-value]
-        kind,
-        args=list(sys.argv[1:] if argv is None else argv),
-        default=default,
-        use_underscores=True,
-    )

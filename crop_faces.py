@@ -23,13 +23,14 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
-from config import CropConfig, parse
+from config import CropConfig
 from facekit import manifest, runtime
 from facekit.alignment import CropRecipe
 from facekit.detection import Finding, MtcnnDetector, crop_found, find_faces
 from facekit.files import check_writable
 from facekit.images import Image, UnreadableImageError, is_picture, read_image, write_jpeg
 from facekit.manifest import CropFolder, Row
+from facekit.settings import parse
 
 SYNTHETIC_MARKER = "synthetic.json"
 

@@ -31,6 +31,8 @@ from facekit.sampling import PeopleSampler, Sampler, TupletSampler, split_people
 if TYPE_CHECKING:
     import tensorflow as tf
 
+# Batches read before they are needed. Hard-identity batches lean on it being well below `hard_identity_steps`.
+READ_AHEAD = 4
 SUMMARY = "Folders of people: see what they hold, and hold people out for a test."
 
 
@@ -279,9 +281,22 @@ def steps_per_epoch(index: PeopleIndex, config: Config) -> int:
 
 
 def training_stream(
-    index: PeopleIndex, config: Config, loader: PictureLoader, first_step: int, steps: int
+    index: PeopleIndex,
+    config: Config,
+    loader: PictureLoader,
+    first_step: int,
+    steps: int,
+    neighbours: Callable[[int], NDArray[np.int32] | None] = lambda step: None,
 ) -> tf.data.Dataset:
     """Batches `first_step` to `first_step + steps - 1`, augmented.
+
+    Args:
+        index: the pictures.
+        config: sampler, batch, augmentation, picture size, seed.
+        loader: reads the pictures.
+        first_step: number of the first batch.
+        steps: how many.
+        neighbours: of a batch's number, the people who look like each person; see `facekit.identities.Snapshots`.
 
     Returns:
         A dataset of `(images, labels)`: with the "tuplet" sampler images (B, 2 + N, H, W, 3) and labels (B, 2 + N),
@@ -299,7 +314,7 @@ def training_stream(
     picture = (config.image_size, config.image_size, 3)
 
     def read(step: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        positions = sampler.batch(int(step))
+        positions = sampler.batch(int(step), neighbours(int(step)))
         return loader.load(positions), index.labels[positions].astype(np.int32)
 
     def load_and_augment(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -310,7 +325,7 @@ def training_stream(
 
     stream = tf.data.Dataset.range(first_step, first_step + steps)
     stream = stream.map(load_and_augment, num_parallel_calls=2, deterministic=True)
-    return stream.prefetch(tf.data.AUTOTUNE)
+    return stream.prefetch(READ_AHEAD)
 
 
 def validation_pairs(index: PeopleIndex, config: Config) -> Pairs:

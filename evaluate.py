@@ -20,13 +20,14 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from config import CropConfig, Settings, parse
+from config import CropConfig
 from facekit import manifest, runtime
 from facekit.alignment import CropRecipe, crop_face
 from facekit.files import check_writable, write_text
 from facekit.images import SUFFIXES, Image, UnreadableImageError, as_stored, read_image, read_square
 from facekit.manifest import CropFolder, Row
 from facekit.protocols import Pairs, csv_text, read_pairs
+from facekit.settings import Settings, parse
 from inference import Verifier, find_bundle
 
 # Crops read and embedded at once: bounds memory.

@@ -19,13 +19,13 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from config import Settings, parse
 from facekit import runtime
 from facekit.alignment import Points
 from facekit.bundle import BundleRecord, read_network, read_record
 from facekit.detection import LOW_CONFIDENCE, MANY_FACES, NO_FACE, Finding, MtcnnDetector, crop_found, find_faces
 from facekit.files import check_writable
 from facekit.images import Image, as_stored, read_image, resize_square
+from facekit.settings import Settings, parse
 
 SAME, DIFFERENT, ERROR = 0, 1, 2
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config import Config, read_settings
+from config import Config
 from facekit import runtime
 from facekit.files import check_writable, write_text
+from facekit.settings import read_settings
 
 if TYPE_CHECKING:
     from dataset import Split
@@ -153,9 +154,11 @@ def write_history(folder: RunFolder, rows: Sequence[dict[str, float]]) -> None:
     from facekit.plots import learning_curve_figure, save_figure
 
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[-1]), lineterminator="\n", restval="", extrasaction="ignore")
+    # Stages may log different figures.
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder.root / "history.csv", text.getvalue())
-    columns = {name: [row.get(name, float("nan")) for row in rows] for name in rows[-1]}
+    columns = {name: [row.get(name, float("nan")) for row in rows] for name in names}
     save_figure(learning_curve_figure(columns), folder.root / "learning_curve.png")

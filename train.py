@@ -18,9 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import Config, parse, read_settings
+from config import Config
 from facekit import runtime
-from facekit.files import write_text, written_aside
+from facekit.files import write_text
+from facekit.settings import parse, read_settings
+from objectives import usual_keys
 from runs import (
     RunFolder,
     check_free,
@@ -28,19 +30,16 @@ from runs import (
     open_run,
     refuse_changes,
     saved_settings,
-    write_history,
 )
 
 # Everything heavy is imported where it is used, so that --help and a wrong option answer at once.
 if TYPE_CHECKING:
     import keras
 
-    from dataset import PeopleIndex
+    from dataset import PictureLoader
     from facekit.bundle import BundleRecord
-    from facekit.trainer import EmbeddingTrainer
     from facekit.validation import Embed, HeldOut
-
-LOG_NAMES = ("active", "positive_distance", "negative_distance", "spread")
+    from session import Session
 
 
 class TrainCommand(Config):
@@ -78,203 +77,96 @@ def read_command(argv: Sequence[str] | None) -> tuple[Config, bool]:
     return config, command.resume
 
 
-def build_optimizer(config: Config) -> keras.optimizers.Optimizer:
-    """The optimizer that the config names; the learning rate is set step by step while training."""
-    import keras
-
-    common = {"learning_rate": config.learning_rate, "global_clipnorm": config.clip_norm}
-    if config.optimizer == "adam":
-        return keras.optimizers.Adam(**common)
-    if config.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(weight_decay=config.weight_decay, **common)
-    else:
-        optimizer = keras.optimizers.SGD(
-            momentum=config.momentum,
-            nesterov=config.momentum > 0,
-            weight_decay=config.weight_decay or None,
-            **common,
-        )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
-
-
-def build_loss(config: Config) -> Any:
-    """The loss that the config describes."""
-    import losses
-
-    options: dict[str, Any] = {"hardest": config.hardest}
-    if config.margin is not None:
-        options["margin"] = config.margin
-    if config.loss == "tuplet_margin":
-        options["scale"] = config.scale
-    else:
-        options |= {"mining": config.mining, "squared": config.squared, "soft": config.soft}
-    return losses.get(config.loss, **options)
-
-
-def build_trainer(config: Config) -> EmbeddingTrainer:
-    """The compiled model with its optimizer built, ready for `fit` or for a state to be restored."""
-    import keras
-
-    import losses
-    from facekit.trainer import EmbeddingTrainer
-    from model import build_embedding_model
-
-    runtime.seed_everything(config.seed)
-    network = build_embedding_model(config)
-    loss = build_loss(config)
-
-    def statistics(labels: Any, embeddings: Any) -> dict[str, Any]:
-        return losses.batch_statistics(labels, embeddings, loss)
-
-    trainer = EmbeddingTrainer(network, config.negatives == "batch", statistics, LOG_NAMES)
-    optimizer = build_optimizer(config)
-    if config.precision == "mixed_float16":
-        # Keras adds the scaling by the trainer's own precision, which is float32: only the backbone's is mixed.
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    trainer.compile(optimizer=optimizer, loss=loss, jit_compile=config.xla)
-    trainer.optimizer.build(trainer.trainable_variables)
-    return trainer
-
-
-def epoch_line(epoch: int, logs: dict[str, Any], config: Config, do_nothing: float) -> str:
+def epoch_line(epoch: int, logs: dict[str, Any], epochs: int, do_nothing: float) -> str:
     """One honest line for an epoch."""
+    memory = f"memory {logs['memory_age']:.0f} steps old  " if logs.get("memory_filled") else ""
+    classes = f"classes right {logs['class_accuracy']:.0%}  " if "class_accuracy" in logs else ""
     return (
-        f"epoch {epoch + 1}/{config.epochs}  loss {logs['loss']:.3f} (collapsed: {do_nothing:.3f})  "
-        f"active {logs['active']:.0%}  d(a,p) {logs['positive_distance']:.2f}  "
-        f"d(a,n) {logs['negative_distance']:.2f}  lr {logs['learning_rate']:.1e}  "
+        f"epoch {epoch + 1}/{epochs}  loss {logs['loss']:.3f} (collapsed: {do_nothing:.3f})  "
+        f"active {logs['active']:.0%}  {classes}d(a,p) {logs['positive_distance']:.2f}  "
+        f"d(a,n) {logs['negative_distance']:.2f}  {memory}lr {logs['learning_rate']:.1e}  "
         f"{logs['images_per_second']:.0f} images/s  |  held-out people: AUC {logs['auc']:.3f}  "
         f"accuracy {logs['accuracy']:.3f}  EER {logs['eer']:.3f}"
     )
 
 
-class Session:
-    """The parts of a run that training moves: model, schedule, best figures, history.
-
-    Args:
-        config: resolved settings, with a name.
-        folder: where the run lives.
-        steps: training steps an epoch.
-    """
-
-    def __init__(self, config: Config, folder: RunFolder, steps: int):
-        from facekit.callbacks import Best, History, LearningRate, learning_rate_at
-        from facekit.trainer import Embedder
-
-        self.config, self.folder, self.steps = config, folder, steps
-        self.trainer = build_trainer(config)
-        self.embed = Embedder(self.trainer.network)
-        rate_at = partial(
-            learning_rate_at,
-            highest=config.learning_rate,
-            warmup=round(config.warmup_epochs * steps),
-            total=config.epochs * steps,
-            cosine=config.schedule == "cosine",
-        )
-        self.rate = LearningRate(rate_at, config.plateau_factor)
-        self.best = Best(
-            config.monitor,
-            larger_is_better=config.monitor != "eer",
-            keep=self._keep_best,
-            plateau=self.rate.lower if config.schedule == "plateau" else None,
-            plateau_patience=config.plateau_patience,
-            stop_patience=config.early_stopping_patience,
-        )
-        self.history = History([], partial(write_history, folder))
-
-    @property
-    def step(self) -> int:
-        """Training steps taken."""
-        return self.trainer.steps_taken
-
-    def _keep_best(self) -> None:
-        with written_aside(self.folder.best) as aside:
-            self.trainer.network.save(aside)
-
-    def save(self) -> None:
-        """Write everything that resuming needs."""
-        from facekit.checkpoint import save_state
-
-        record = {
-            "step": self.step,
-            "best": self.best.state,
-            "lowered": self.rate.lowered,
-            "history": self.history.rows,
-        }
-        save_state(self.folder.state, self.trainer, record)
-
-    def restore(self) -> None:
-        """Take over the saved state.
-
-        Raises:
-            ValueError: there is none, or it is damaged.
-        """
-        from facekit.checkpoint import restore_state
-
-        record = restore_state(self.folder.state, self.trainer)
-        self.trainer.steps_taken = record["step"]
-        self.best.state, self.rate.lowered = record["best"], record["lowered"]
-        self.history.rows[:] = record["history"]
-
-
-def fit(session: Session, index: PeopleIndex, held_out: HeldOut, more: Callable[[Embed], dict[str, float]]) -> None:
-    """Train from the session's step to the end of the run's epochs.
+def fit(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[str, float]]) -> None:
+    """Train from the session's step to the end of the run's last stage.
 
     Args:
         session: the run's moving parts.
-        index: who trains.
         held_out: validation pairs.
         more: measures further figures after each epoch.
 
     Raises:
         KeyboardInterrupt: asked to stop; the state is saved.
         NonFiniteLossError: the loss is no number any more.
+        CollapseError: all embeddings have become one point.
     """
-    from dataset import PictureLoader, training_stream
-    from facekit import callbacks
+    from dataset import PictureLoader
     from held_out import report_failures
 
-    config, steps = session.config, session.steps
-    loader = PictureLoader(index, config.image_size)
-    negatives = session.trainer.loss.do_nothing_value(1, usual_negatives(config))
-    verify = callbacks.Verification(lambda: held_out.measure(session.embed) | more(session.embed))
+    loader = PictureLoader(session.index, session.config.image_size)
+    board = tensorboard(session, held_out)
+    measure = partial(_measure, session, held_out, more)
     with runtime.stop_requests("saving after this step") as asked:
-        # In this order: what measures, what judges, what writes down.
-        chain = [
-            callbacks.StepCounter(),
-            session.rate,
-            callbacks.Watch(config.pictures_per_step),
-            verify,
-            session.best,
-            session.history,
-            tensorboard(session, held_out),
-            callbacks.Console(steps, partial(epoch_line, config=config, do_nothing=negatives), print),
-            callbacks.Keeper(session.save, steps, asked, config.checkpoint_steps),
-        ]
-        while (start := session.step) < config.epochs * steps and not session.best.finished:
-            epoch, done = divmod(start, steps)
-            # A run stopped inside an epoch first ends that epoch; then all others go in one call.
-            last = epoch + 1 if done else config.epochs
-            stream = training_stream(index, config, loader, start, last * steps - start)
-            with loader.errors_named():
-                session.trainer.fit(
-                    stream,
-                    initial_epoch=epoch,
-                    epochs=last,
-                    steps_per_epoch=steps - done,
-                    callbacks=chain,
-                    shuffle=False,
-                    verbose=0,
-                )
+        for number in session.stages():
+            if len(session.parts) > 1 and not session.stage_done:
+                print(f"Stage {number + 1} of {len(session.parts)}: {stage_words(session.part)}.")
+            fit_stage(session, loader, chain(session, measure, board, asked))
     report_failures(loader.failures, "others of the same person stood in")
 
 
-def usual_negatives(config: Config) -> int:
-    """Negatives that an anchor usually has in a batch, which the loss of a collapsed model depends on."""
-    if config.negatives == "tuplet":
-        return config.negatives_per_tuplet
-    own = 2 if config.sampler == "tuplet" else config.pictures_per_person
-    return config.pictures_per_step - own
+def _measure(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[str, float]]) -> dict[str, float]:
+    return held_out.measure(session.embed) | more(session.embed)
+
+
+def chain(
+    session: Session,
+    measure: Callable[[], dict[str, float]],
+    board: keras.callbacks.Callback,
+    asked: Callable[[], bool],
+) -> list[keras.callbacks.Callback]:
+    """What happens around the steps of the stage under way. In this order: what measures, judges, writes down."""
+    from facekit import callbacks
+
+    part, steps = session.part, session.steps[session.number]
+    do_nothing = session.trainer.objective.do_nothing_value(*usual_keys(part))
+    line = partial(epoch_line, epochs=session.epochs, do_nothing=do_nothing)
+    return [
+        callbacks.StepCounter(),
+        session.rate,
+        callbacks.Watch(part.pictures_per_step),
+        callbacks.Verification(measure),
+        session.best,
+        session.history,
+        board,
+        callbacks.Console(steps, line, print),
+        callbacks.Keeper(session.save, steps, asked, part.checkpoint_steps),
+    ]
+
+
+def fit_stage(session: Session, loader: PictureLoader, callbacks: list[keras.callbacks.Callback]) -> None:
+    """Train from the session's step to the end of the stage under way."""
+    from dataset import training_stream
+
+    part, steps, before = session.part, session.steps[session.number], session.steps_before
+    while not session.stage_done:
+        epoch, done = divmod(session.step, steps)
+        # A stage stopped inside an epoch first ends that epoch; then all others go in one call.
+        last = epoch + 1 if done else part.epochs
+        count = last * steps - session.step
+        stream = training_stream(session.index, part, loader, before + session.step, count, session.neighbours)
+        with loader.errors_named():
+            session.trainer.fit(
+                stream,
+                initial_epoch=session.epochs_before + epoch,
+                epochs=session.epochs_before + last,
+                steps_per_epoch=steps - done,
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=0,
+            )
 
 
 def tensorboard(session: Session, held_out: HeldOut) -> keras.callbacks.Callback:
@@ -286,11 +178,22 @@ def tensorboard(session: Session, held_out: HeldOut) -> keras.callbacks.Callback
     return TensorBoard(session.folder.tensorboard, FIGURES, held_out.pictures, {"config": settings})
 
 
-def opening_words(config: Config, steps: int, held_out: int) -> str:
+def stage_words(part: Config) -> str:
+    """What a stage does."""
+    frozen = f", frozen: {' '.join(part.freeze)}" if part.freeze else ""
+    return (
+        f"{part.epochs} epochs, loss {part.loss}, learning rate {part.learning_rate:g}, {part.pictures_per_step:,} "
+        f"pictures a step by the {part.sampler!r} sampler{frozen}"
+    )
+
+
+def opening_words(session: Session, held_out: int) -> str:
     """How long the run is, what its lines mean, and what to doubt."""
-    total = config.epochs * steps
+    stages = zip(session.parts, session.steps, strict=True)
+    total = sum(part.epochs * steps for part, steps in stages)
     lines = [
-        f"{config.epochs} x {steps:,} steps of {config.pictures_per_step:,} pictures, on {runtime.device_words()}.",
+        f"{session.epochs} epochs, {total:,} steps of {session.parts[0].pictures_per_step:,} pictures, on "
+        f"{runtime.device_words()}.",
         "collapsed: the loss where all embeddings are equal; active: share of the loss's terms that still push; "
         "d(a,p), d(a,n): mean distance to the same person and to others.",
     ]
@@ -315,9 +218,10 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
         ValueError: something in the data or the settings is wrong; in one sentence.
         KeyboardInterrupt: asked to stop; the state is saved.
     """
-    from dataset import make_split, steps_per_epoch
+    from dataset import make_split
     from held_out import check_same_recipe, held_out_people, triplet_measure
     from product import write_product
+    from session import Session, check_stages
 
     folder = RunFolder.of(config)
     if not resume:
@@ -330,18 +234,19 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
     print(f"Training on {split.train.describe()}.")
     print(f"Held out: {split.validation.describe()}.")
     held_out, more = held_out_people(split.validation, config), triplet_measure(config)
-    steps = steps_per_epoch(split.train, config)
-    session = Session(config, folder, steps)
+    check_stages(config, len(split.train.people))
+    session = Session(config, folder, split.train)
     if resume and folder.state.exists():
         session.restore()
-        print(f"Going on after step {session.step:,} of {config.epochs * steps:,}.")
+        print(f"Going on after step {session.steps_before + session.step:,}.")
     if not resume:
         # Last of all preparations: a wrong setting must not leave a run of the name behind.
         open_run(folder, config, split)
     write_text(folder.config, config.to_json())
-    print(opening_words(config, steps, len(split.validation.people)), flush=True)
-    fit(session, split.train, held_out, more)
-    return write_product(config, split, held_out, session.step, session.best.state["epoch"] + 1)
+    print(opening_words(session, len(split.validation.people)), flush=True)
+    fit(session, held_out, more)
+    steps = session.steps_before + session.step
+    return write_product(config, split, held_out, steps, session.best.state["epoch"] + 1)
 
 
 def closing_words(config: Config, record: BundleRecord) -> str:

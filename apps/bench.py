@@ -16,8 +16,10 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from config import SMALLEST_IMAGE, Config, Settings, parse
+from combinations import SMALLEST_IMAGE
+from config import Config
 from facekit import runtime
+from facekit.settings import Settings, parse
 
 # TensorFlow, and model.py with it, is imported on use: `runtime.start_quietly` has to come before it.
 

@@ -17,8 +17,8 @@ import evaluate
 import inference
 import train
 from apps import synthetic
-from config import Settings, parse
 from facekit import runtime
+from facekit.settings import Settings, parse
 
 Command = Callable[[Sequence[str]], int]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from config import Settings, parse
 from facekit import runtime
 from facekit.images import write_png
+from facekit.settings import Settings, parse
 from facekit.synthetic import draw_crop, draw_photo, write_people
 
 _SHEET_ROWS, _SHEET_COLUMNS = 8, 10

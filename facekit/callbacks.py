@@ -66,6 +66,10 @@ class LearningRate(keras.callbacks.Callback):
 
     def __init__(self, rate_at: Callable[[int], float], factor: float = 1.0):
         super().__init__()
+        self.begin(rate_at, factor)
+
+    def begin(self, rate_at: Callable[[int], float], factor: float) -> None:
+        """Start a stage: a new curve, not lowered yet."""
         self._rate_at, self._factor = rate_at, factor
         self.lowered = 0
 
@@ -144,25 +148,26 @@ class Best(keras.callbacks.Callback):
         monitor: name of the figure in the logs.
         larger_is_better: which way is up.
         keep: called when the figure is the best so far.
-        plateau: called after each `plateau_patience` epochs without improvement; None: never.
-        plateau_patience: see `plateau`.
-        stop_patience: epochs without improvement after which training stops; 0: never.
     """
 
-    def __init__(
-        self,
-        monitor: str,
-        larger_is_better: bool,
-        keep: Callable[[], None],
-        plateau: Callable[[], None] | None = None,
-        plateau_patience: int = 1,
-        stop_patience: int = 0,
-    ):
+    def __init__(self, monitor: str, larger_is_better: bool, keep: Callable[[], None]):
         super().__init__()
-        self._monitor, self._sign = monitor, 1.0 if larger_is_better else -1.0
-        self._keep, self._plateau = keep, plateau
-        self._plateau_patience, self._stop_patience = plateau_patience, stop_patience
+        self._monitor, self._sign, self._keep = monitor, 1.0 if larger_is_better else -1.0, keep
         self.state: dict[str, Any] = {"value": None, "epoch": None, "waited": 0}
+        self.begin()
+
+    def begin(
+        self, plateau: Callable[[], None] | None = None, plateau_patience: int = 1, stop_patience: int = 0
+    ) -> None:
+        """Start a stage, with patience anew; the best figure so far stays.
+
+        Args:
+            plateau: called after each `plateau_patience` epochs without improvement; None: never.
+            plateau_patience: see `plateau`.
+            stop_patience: epochs without improvement after which the stage stops; 0: never.
+        """
+        self._plateau, self._plateau_patience, self._stop_patience = plateau, plateau_patience, stop_patience
+        self.state = {**self.state, "waited": 0}
 
     @property
     def finished(self) -> bool:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from keras import ops
 
 from facekit import mining as miners
-from facekit.pairwise import Pairs, Tensor
+from facekit.pairwise import Pairs, Tensor, safe_sqrt
 
 # A softplus term is never 0: from here up it counts as active.
 ACTIVE_TERM = 1e-3
@@ -67,15 +67,78 @@ def triplet_hard_terms(distances: Tensor, pairs: Pairs, margin: float | None) ->
     return terms._replace(count=terms.active)
 
 
+def intra_pair_variance_terms(pairs: Pairs, epsilon: float) -> tuple[Terms, Terms]:
+    """Per positive pair [(1 - epsilon) mu_p - s_ap]+^2, per negative pair [s_an - (1 + epsilon) mu_n]+^2."""
+    cosines = pairs.cosines()
+    below = ops.relu((1.0 - epsilon) * _batch_mean(cosines, pairs.positive, pairs) - cosines)
+    above = ops.relu(cosines - (1.0 + epsilon) * _batch_mean(cosines, pairs.negative, pairs))
+    return _mean_of_all(ops.square(below), pairs.positive), _mean_of_all(ops.square(above), pairs.negative)
+
+
+def contrastive_terms(pairs: Pairs, margin: float) -> Terms:
+    """One term per pair: d^2 of a positive one, [margin - d]+^2 of a negative one."""
+    squares = pairs.distances(squared=True)
+    terms = ops.where(pairs.positive, squares, ops.square(ops.relu(margin - safe_sqrt(squares))))
+    return _mean_of_all(terms, ops.logical_or(pairs.positive, pairs.negative))
+
+
+def multi_similarity_terms(pairs: Pairs, alpha: float, beta: float, base: float) -> Terms:
+    """One term per anchor, positives or not: log(1 + sum_p ...) / alpha + log(1 + sum_n ...) / beta."""
+    above = pairs.cosines() - base
+    low = ops.softplus(_log_sum_exp(-alpha * above, pairs.positive)) / alpha
+    high = ops.softplus(_log_sum_exp(beta * above, pairs.negative)) / beta
+    compared = ops.any(ops.logical_or(pairs.positive, pairs.negative), axis=1, keepdims=True)
+    terms = _mean_of_all(low + high, compared, ACTIVE_TERM)
+    return terms._replace(count=ops.ones_like(terms.count))
+
+
+def circle_terms(pairs: Pairs, margin: float, scale: float) -> Terms:
+    """One term per anchor: log(1 + sum_n exp(scale a_n (s_n - margin)) sum_p exp(scale a_p (1 - margin - s_p)))."""
+    cosines = pairs.cosines()
+    # How far each cosine is from its optimum: a weight, and no way to lower the loss.
+    too_low = ops.stop_gradient(ops.relu(1.0 + margin - cosines))
+    too_high = ops.stop_gradient(ops.relu(cosines + margin))
+    low = _log_sum_exp(scale * too_low * (1.0 - margin - cosines), pairs.positive)
+    high = _log_sum_exp(scale * too_high * (cosines - margin), pairs.negative)
+    return _mean_of_all(ops.softplus(low + high), _has_both(pairs), ACTIVE_TERM)
+
+
+def supcon_terms(pairs: Pairs, temperature: float) -> Terms:
+    """One term per anchor: the mean over its positives of -log(exp(s_ap / t) / sum_j exp(s_aj / t))."""
+    cosines = pairs.cosines()
+    own = ops.where(pairs.positive, cosines, 0.0)
+    mean = ops.sum(own, axis=1) / ops.maximum(_count(pairs.positive), 1.0)
+    # Subtracted before the division: what is left of two large numbers would be rounding.
+    gaps = (cosines - mean[:, None]) / temperature
+    terms = _log_sum_exp(gaps, ops.logical_or(pairs.positive, pairs.negative))
+    return _mean_of_all(terms, _has_both(pairs), ACTIVE_TERM)
+
+
 def _mean_of_all(terms: Tensor, valid: Tensor, active_above: float = 0.0) -> Terms:
     """(A, K) terms, of which the valid ones are averaged."""
     terms = ops.where(valid, terms, 0.0)
     return Terms(ops.sum(terms, axis=1), _count(valid), _count(terms > active_above), _count(valid))
 
 
+def _batch_mean(values: Tensor, mask: Tensor, pairs: Pairs) -> Tensor:
+    """Scalar: the mean of the (A, K) values where the mask is, over all replicas; 0 where it is nowhere."""
+    total = pairs.total(ops.sum(ops.where(mask, values, 0.0)))
+    return total / ops.maximum(pairs.total(ops.sum(_count(mask))), 1.0)
+
+
+def _log_sum_exp(values: Tensor, mask: Tensor) -> Tensor:
+    """(A, 1): over the (A, K) values where the mask is; about -1e9 where it is nowhere."""
+    return ops.logsumexp(miners.largest(values, mask), axis=1, keepdims=True)
+
+
 def _comparable(pairs: Pairs) -> Tensor:
     """Positive pairs whose anchor has a negative."""
     return ops.logical_and(pairs.positive, ops.any(pairs.negative, axis=1, keepdims=True))
+
+
+def _has_both(pairs: Pairs) -> Tensor:
+    """(A, 1) bool: anchors with a positive and a negative."""
+    return ops.any(_comparable(pairs), axis=1, keepdims=True)
 
 
 def _count(mask: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -64,3 +64,34 @@ class ChannelNormalization(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """The arguments, for saving."""
         return super().get_config() | {"mean": self.mean, "std": self.std, "reverse": self.reverse}
+
+
+def freeze(network: keras.Model, names: Sequence[str]) -> None:
+    """Freeze the layers of these names, and thaw all others.
+
+    Args:
+        network: its layers, and those of networks inside it.
+        names: whole names or their beginnings; a network's name stands for all of it. Frozen batch norm keeps and
+            uses its moving statistics.
+
+    Raises:
+        ValueError: no layer's name begins so, or nothing is left to train.
+    """
+    network.trainable = True
+    layers = list(_all_layers(network))
+    for name in names:
+        found = [layer for layer in layers if layer.name.startswith(name)]
+        if not found:
+            outer = ", ".join(layer.name for layer in network.layers if layer.weights)
+            raise ValueError(f"`freeze`: no layer's name begins with {name!r}. The outer ones are {outer}.")
+        for layer in found:
+            layer.trainable = False
+    if not network.trainable_weights:
+        raise ValueError(f"`freeze`: {', '.join(names)} leaves nothing to train.")
+
+
+def _all_layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in network.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _all_layers(layer)

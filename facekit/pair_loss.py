@@ -31,7 +31,11 @@ class PairLoss(keras.losses.Loss):
 
     def values(self, pairs: Pairs) -> Tensor:
         """(A,) float32, per anchor, whose mean is the loss on these pairs."""
-        values = [pairs.mean_per_anchor(terms.total, terms.count) for terms in self.terms(pairs)]
+        return self.mean(pairs, self.terms(pairs))
+
+    def mean(self, pairs: Pairs, terms: tuple[Terms, ...]) -> Tensor:
+        """`values`, where the terms are known."""
+        values = [pairs.mean_per_anchor(part.total, part.count) for part in terms]
         return sum(values[1:], values[0])
 
     @abstractmethod

@@ -1,5 +1,10 @@
 """Which pictures make batch t: pure functions of (seed, t), so that a stopped run goes on exactly where it was.
 
+Batches of people who look alike are pure functions of (seed, t, neighbours). Neighbours come from
+`facekit.identities`: (people, M) int32, row p the numbers of other people, all different, the nearest to person p
+first, -1 where there are fewer. A person's number is the place among the sorted labels: the label itself where
+labels are 0 to people - 1.
+
 Everything here is NumPy on picture positions and labels; nothing reads a file.
 """
 
@@ -12,9 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Positions = NDArray[np.int64]
+Neighbours = NDArray[np.int32]
 
 # Streams keep draws for different purposes independent under one seed.
 _ORDER, _PICTURES, _SPLIT, _PAIRS = range(4)
+
+# People of a batch who come together because they look alike, where neighbours are known. Three impostors near each
+# anchor are hard enough; more would leave a batch few groups, so little of the variety that easier pairs bring.
+GROUP = 4
 
 
 def generator(seed: int, stream: int, step: int = 0) -> np.random.Generator:
@@ -25,8 +35,12 @@ def generator(seed: int, stream: int, step: int = 0) -> np.random.Generator:
 class Sampler(Protocol):
     """Draws the pictures of a batch."""
 
-    def batch(self, step: int) -> Positions:
-        """Positions of the pictures of batch `step`, in the batch's shape."""
+    def batch(self, step: int, neighbours: Neighbours | None = None) -> Positions:
+        """Positions of the pictures of batch `step`, in the batch's shape; of people who look alike, if known.
+
+        Raises:
+            ValueError: the neighbours are of more or fewer people than the sampler's.
+        """
         ...
 
 
@@ -38,10 +52,13 @@ class _Order:
         # Two: a batch may straddle two passes.
         self._permutation = lru_cache(maxsize=2)(lambda turn: generator(seed, _ORDER, turn).permutation(count))
 
-    def take_within(self, batch: int, number: int) -> Positions:
-        """Units of a batch that never straddles two passes, so that none comes twice; each pass leaves its rest."""
+    def take_within(self, batch: int, number: int, width: int | None = None) -> Positions:
+        """Units of a batch that never straddles two passes, so that none comes twice; each pass leaves its rest.
+
+        With `width`, the batch's `number` units come first, then those after them in the pass, round its end.
+        """
         turn, place = divmod(batch, self._count // number)
-        return self._permutation(turn)[place * number : (place + 1) * number]
+        return np.take(self._permutation(turn), place * number + np.arange(width or number), mode="wrap")
 
     def take(self, start: int, number: int) -> Positions:
         ks = np.arange(start, start + number)
@@ -60,6 +77,10 @@ class _People:
         """A random picture of each of these people."""
         return self.positions[self.starts[person] + rng.integers(self.counts[person])]
 
+    def check(self, neighbours: Neighbours) -> None:
+        if len(neighbours) != len(self.counts):
+            raise ValueError(f"`neighbours` are of {len(neighbours)} people; there are {len(self.counts)}.")
+
 
 class TupletSampler:
     """Anchor, positive, and negatives of other people.
@@ -67,6 +88,9 @@ class TupletSampler:
     The anchors' people are all those with two pictures or more, each once a pass, in a new order every pass.
     Negatives are drawn by person first, so that someone with 500 pictures is no more often an impostor than
     someone with one; people with a single picture are negatives only.
+
+    With neighbours, half of a tuplet's negatives, and at least one, are of different neighbours of the anchor's
+    person, drawn evenly; as many as there are. The others stay random: hard negatives alone can collapse a model.
 
     Args:
         labels: (n,) int, the person of each picture.
@@ -85,8 +109,14 @@ class TupletSampler:
         self._order = _Order(len(self._anchors), seed)
         self._batch_size, self._negatives, self._seed = batch_size, negatives, seed
 
-    def batch(self, step: int) -> Positions:
-        """(batch_size, 2 + negatives) picture positions: column 0 anchors, 1 positives, the rest negatives."""
+    def batch(self, step: int, neighbours: Neighbours | None = None) -> Positions:
+        """(batch_size, 2 + negatives) picture positions: column 0 anchors, 1 positives, the rest negatives.
+
+        Those of neighbours come first among the negatives.
+
+        Raises:
+            ValueError: the neighbours are of more or fewer people than the sampler's.
+        """
         rng = generator(self._seed, _PICTURES, step)
         person = self._anchors[self._order.take(step * self._batch_size, self._batch_size)]
         count, start = self._people.counts[person], self._people.starts[person]
@@ -95,7 +125,21 @@ class TupletSampler:
         pair = self._people.positions[start[:, None] + np.stack([anchor, positive], axis=1)]
         others = rng.integers(len(self._people.counts) - 1, size=(self._batch_size, self._negatives))
         others += others >= person[:, None]  # skip the anchor's person
+        if neighbours is not None:
+            self._people.check(neighbours)
+            self._put_look_alikes(others, neighbours[person], person, rng)
         return np.concatenate([pair, self._people.draw(others, rng)], axis=1)
+
+    def _put_look_alikes(
+        self, others: NDArray[np.int64], near: Neighbours, person: NDArray[np.int64], rng: np.random.Generator
+    ) -> None:
+        """Replace the first half of each row of other people by neighbours of the row's person."""
+        exists = (near >= 0) & (near != person[:, None])
+        # A random order, in which those who do not exist are last.
+        order = np.argsort(np.where(exists, rng.random(near.shape), 1.0), axis=1)[:, : max(1, self._negatives // 2)]
+        first = others[:, : order.shape[1]]
+        near, exists = (np.take_along_axis(values, order, axis=1) for values in (near, exists))
+        first[exists] = near[exists]
 
 
 class PeopleSampler:
@@ -103,6 +147,10 @@ class PeopleSampler:
 
     People with one picture come K of them together, as negatives. A person with fewer than K pictures gives
     some of them again.
+
+    With neighbours, a batch is groups of 4 people (one of P, where P is less): a leader, who comes once a pass, and
+    the leader's nearest neighbours who have two pictures or more and are not in the batch yet. Where a leader has
+    too few, or 4 does not divide P, the next people of the pass fill the batch.
 
     Args:
         labels: (n,) int, the person of each picture.
@@ -128,10 +176,18 @@ class PeopleSampler:
             )
         self._order = _Order(units, seed)
 
-    def batch(self, step: int) -> Positions:
-        """(P * K,) picture positions, each person's together."""
+    def batch(self, step: int, neighbours: Neighbours | None = None) -> Positions:
+        """(P * K,) picture positions, each person's together, and each group's.
+
+        Raises:
+            ValueError: the neighbours are of more or fewer people than the sampler's.
+        """
         rng = generator(self._seed, _PICTURES, step)
-        units = self._order.take_within(step, self._p)
+        if neighbours is None:
+            units = self._order.take_within(step, self._p).tolist()
+        else:
+            self._people.check(neighbours)
+            units = self._units_alike(step, neighbours)
         singles = rng.permutation(self._single)
         rows, used = [], 0
         for unit in units:
@@ -141,6 +197,28 @@ class PeopleSampler:
                 rows.append(self._people.positions[self._people.starts[singles[used : used + self._k]]])
                 used += self._k
         return np.concatenate(rows)
+
+    def _units_alike(self, step: int, neighbours: Neighbours) -> list[int]:
+        """The P units of a batch of groups: each is a place in `_several`, or beyond it K people of one picture."""
+        group = min(GROUP, self._p)
+        number = self._p // group
+        window = self._order.take_within(step, number, self._p).tolist()
+        leaders = window[:number]
+        units: list[int] = []
+        used = set(leaders)
+        for leader in leaders:
+            units.append(leader)
+            if leader < len(self._several):
+                fresh = [unit for unit in self._units_near(leader, neighbours) if unit not in used][: group - 1]
+                units += fresh
+                used.update(fresh)
+        return (units + [unit for unit in window if unit not in used])[: self._p]
+
+    def _units_near(self, unit: int, neighbours: Neighbours) -> list[int]:
+        """Units of a person's neighbours who have two pictures or more, nearest first."""
+        near = neighbours[self._several[unit]]
+        near = near[near >= 0]
+        return np.searchsorted(self._several, near[self._people.counts[near] >= 2]).tolist()
 
     def _of_person(self, person: int, rng: np.random.Generator) -> Positions:
         start, count = self._people.starts[person], self._people.counts[person]

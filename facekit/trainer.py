@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,38 +9,46 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from facekit.objective import Objective
+
 Tensor = Any
-Statistics = Callable[[Tensor, Tensor], dict[str, Tensor]]
+
+
+@keras.saving.register_keras_serializable(package="tupletface")
+class MeanOfValues(keras.losses.Loss):
+    """The mean of values that an objective computed: how Keras scales a loss for its replicas and its precision."""
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The values, (B,) float32, as they are."""
+        return y_pred
 
 
 class EmbeddingTrainer(keras.Model):
     """Trains `network` on pictures of any leading shape: (B, H, W, 3), or (B, 2 + N, H, W, 3) for tuplets.
 
-    Save `network`, not this wrapper: it is the product.
+    Compile it with `MeanOfValues`. Save `network`, not this wrapper: it is the product.
 
     Args:
-        network: (n, H, W, 3) pictures to (n, D) embeddings.
-        whole_batch: True: the loss sees all pictures of the batch as one flat batch. False: tuplets as they are,
-            each with its own negatives.
-        statistics: from labels and embeddings (in the form that the loss sees) to named scalars, which `fit`
-            averages over an epoch and puts into its logs.
-        names: the names that `statistics` returns.
+        network: (n, H, W, 3) pictures to (n, D) unit rows; its last layer is the one that scales them.
+        objective: what to minimise; its figures go into the logs, averaged over an epoch.
     """
 
-    def __init__(self, network: keras.Model, whole_batch: bool, statistics: Statistics, names: tuple[str, ...]):
+    def __init__(self, network: keras.Model, objective: Objective):
         super().__init__(name="trainer")
         self.network = network
+        self.objective = objective
         # Counted by the `StepCounter` callback: an optimizer's own count passes over steps that overflowed.
         self.steps_taken = 0
-        self._whole_batch = whole_batch
-        self._statistics = statistics
-        self._averages = {name: keras.metrics.Mean(name=name) for name in names}
+        # Heads want the rows before they lose their length, and every loss on pairs scales them itself.
+        self._unscaled = keras.Model(network.input, network.layers[-1].input)
+        self._averages = {name: keras.metrics.Mean(name=name) for name in objective.names}
+        objective.build_for(int(network.output_shape[-1]))
 
     def call(self, images: Tensor, training: bool = False) -> Tensor:
-        """Embed pictures: (..., H, W, 3) to (..., D) float32 unit rows."""
+        """Embed pictures: (..., H, W, 3) to (..., D) float32 rows, not yet scaled to length 1."""
         shape = ops.shape(images)
-        embeddings = self.network(ops.reshape(images, (-1, *shape[-3:])), training=training)
-        return ops.reshape(embeddings, (*shape[:-3], embeddings.shape[-1]))
+        rows = self._unscaled(ops.reshape(images, (-1, *shape[-3:])), training=training)
+        return ops.reshape(rows, (*shape[:-3], rows.shape[-1]))
 
     def compute_loss(
         self,
@@ -51,23 +58,17 @@ class EmbeddingTrainer(keras.Model):
         sample_weight: Tensor = None,
         training: bool = True,
     ) -> Tensor:
-        """The compiled loss on labels and embeddings in the form that `whole_batch` says."""
-        labels, embeddings = self._form(y, y_pred)
-        return super().compute_loss(x, labels, embeddings, sample_weight, training)
+        """The objective's mean on labels `y` and rows `y_pred`; its figures are averaged along the way."""
+        values, statistics = self.objective(y_pred, y, training=training)
+        for name, value in statistics.items():
+            self._averages[name].update_state(value)
+        return super().compute_loss(x, values, values, sample_weight, training)
 
     def compute_metrics(
         self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None
     ) -> dict[str, Tensor]:
         """Running averages of the statistics, and of the loss."""
-        labels, embeddings = self._form(y, y_pred)
-        for name, value in self._statistics(labels, embeddings).items():
-            self._averages[name].update_state(value)
         return self.get_metrics_result()
-
-    def _form(self, labels: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        if not self._whole_batch:
-            return labels, embeddings
-        return ops.reshape(labels, (-1,)), ops.reshape(embeddings, (-1, embeddings.shape[-1]))
 
 
 class Embedder:

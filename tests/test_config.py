@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 import losses
-from config import SMALLEST_IMAGE, AugmentConfig, Config, CropConfig, parse, read_settings
+from combinations import HEADS, LOSS_OPTIONS, OPTIONS, SMALLEST_IMAGE
+from config import AugmentConfig, Config, CropConfig
+from facekit import heads
+from facekit.settings import parse, read_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,12 +20,24 @@ WRONG = [
     ({"batch_sise": 3}, r"no setting `batch_sise`: did you mean `batch_size`\?"),
     ({"batch_size": 0}, r"`batch_size` must be greater than or equal to 1\. Received: 0"),
     ({"batch_size": "many"}, r"`batch_size` must be a valid integer"),
-    ({"loss": "tuplet"}, r"`loss` must be 'tuplet_margin' or 'triplet'\. Received: 'tuplet'"),
+    ({"loss": "tuplet"}, r"`loss` must be 'tuplet_margin', .* or 'adaface'\. Received: 'tuplet'"),
     ({"margin": 3.0}, r"`margin` must be in \(0, pi / 2 radians\) for loss='tuplet_margin'\. Received: 3"),
     ({"loss": "triplet", "margin": 2.5}, r"`margin` must be in \(0, 2\) for loss='triplet'\. Received: 2\.5"),
     ({"margin": -0.1}, r"`margin` must be greater than 0\. Received: -0\.1"),
     ({"margin": float("nan")}, r"`margin` must be a finite number"),
-    ({"mining": "hard"}, r"belong to loss=\"triplet\"; loss is 'tuplet_margin'"),
+    ({"squared": True}, r"`squared` belongs to triplet; loss is 'tuplet_margin'"),
+    ({"loss": "triplet", "epsilon": 0.1}, r"`epsilon` belongs to tuplet_margin_ipv, intra_pair_variance; loss is"),
+    ({"loss": "arcface", "mining": "hard"}, r"`mining` chooses pairs, and 'arcface' has none"),
+    ({"loss": "softmax", "memory_size": 100}, r"`memory_size` adds pairs, and 'softmax' has none"),
+    ({"memory_size": 100, "negatives": "tuplet"}, r"`memory_size` needs negatives=\"batch\""),
+    ({"hard_identity_steps": 3}, r"`hard_identity_steps` must be 0 or at least 50\. Received: 3"),
+    ({"loss": "triplet", "average": "all"}, r"`average=\"all\"` needs mining=\"all\""),
+    ({"loss": "circle", "margin": 1.0}, r"`margin` must be in \(0, 1\) for loss='circle'"),
+    ({"extra_losses": [{"loss": "arc"}]}, r"`loss` must be .* Received: 'arc'"),
+    ({"stages": [{"loss": "softmax"}]}, r"`stages`, stage 1: needs its `epochs`"),
+    ({"stages": [{"epochs": 1}, {"epochs": 1, "los": "x"}]}, r"stage 2: There is no setting `los`: did you mean"),
+    ({"stages": [{"epochs": 1, "backbone": "x"}]}, r"stage 1: `backbone` belongs to the whole run"),
+    ({"stages": [{"epochs": 1, "margin": 3}]}, r"stage 1: `margin` must be in \(0, pi / 2 radians\)"),
     ({"loss": "triplet", "mining": "hard", "hardest": 2}, r"`mining` and `hardest` exclude each other"),
     ({"loss": "triplet", "soft": True}, r"`soft=True` needs mining=\"hard\""),
     ({"backbone": "inception_v3", "image_size": 64}, r"`image_size` must be at least 75 .*'inception_v3'.*: 64"),
@@ -114,6 +129,8 @@ def test_every_setting_is_read_somewhere():
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    # Options of losses are read by name (`option_values`); that each belongs to one is tested below.
+    read |= set(OPTIONS)
     # augment goes over whole, to Augmentation(**...): its fields are that class's.
     fields = set(Config.model_fields) | set(CropConfig.model_fields)
     assert not fields - read
@@ -130,8 +147,27 @@ def test_augment_settings_are_the_augmentations():
 def test_names_in_the_settings_exist():
     from facekit.backbones import BACKBONES
 
-    assert set(Config.model_fields["loss"].annotation.__args__) == set(losses.LOSSES)
+    assert set(Config.model_fields["loss"].annotation.__args__) == set(losses.LOSSES) | set(heads.HEADS)
+    assert set(HEADS) == set(heads.HEADS)
     assert set(SMALLEST_IMAGE) == set(BACKBONES) == set(Config.model_fields["backbone"].annotation.__args__)
+
+
+def test_each_loss_takes_the_settings_that_the_table_gives_it():
+    elsewhere = {"mining"}  # of every loss on pairs, checked apart
+    for name, options in LOSS_OPTIONS.items():
+        known = heads.options(name) if name in HEADS else losses.options(name)
+        assert set(options) == set(known) - elsewhere, name
+
+
+def test_a_stage_changes_the_run_and_starts_from_its_own_loss():
+    stages = ({"epochs": 2, "loss": "arcface"}, {"epochs": 3, "learning_rate": 1e-4, "freeze": ["small"]})
+    config = Config(loss="triplet", margin=0.3, mining="hard", soft=True, stages=stages)
+    first, second = config.parts
+    assert (first.loss, first.margin, first.mining, first.soft, first.epochs) == ("arcface", None, None, False, 2)
+    assert (second.loss, second.margin, second.mining, second.soft) == ("triplet", 0.3, "hard", True)
+    assert (second.learning_rate, second.freeze, second.epochs) == (1e-4, ("small",), 3)
+    assert Config().parts == (Config(),)
+    assert Config(**json.loads(config.to_json())) == config
 
 
 def test_saved_examples_are_valid():

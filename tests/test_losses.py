@@ -1,13 +1,7 @@
-"""The losses against slow float64 oracles, in every form, run and corner."""
+"""The losses against slow float64 oracles, in every form and run."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,67 +10,23 @@ import pytest
 import tensorflow as tf
 
 import losses
-from losses import TripletLoss, TupletMarginLoss
+from facekit.pairwise import Pairs, pair_up
+from losses import CircleLoss, ContrastiveLoss, IntraPairVarianceLoss, NPairLoss, SupConLoss, TripletLoss
 from tests import contracts, reference
-
-ROOT = Path(__file__).resolve().parent.parent
-
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "tuplet": ("tuplet_margin", {}),
-    "tuplet-margin-scale": ("tuplet_margin", {"margin": 0.4, "scale": 8.0}),
-    "tuplet-hardest": ("tuplet_margin", {"hardest": 3, "scale": 16.0}),
-    "semi_hard": ("triplet", {}),
-    "semi_hard-squared": ("triplet", {"mining": "semi_hard", "squared": True, "margin": 1.0}),
-    "all": ("triplet", {"mining": "all"}),
-    "all-squared": ("triplet", {"mining": "all", "squared": True, "margin": 0.7}),
-    "all-average-all": ("triplet", {"mining": "all", "average": "all", "margin": 0.5}),
-    "hard": ("triplet", {"mining": "hard"}),
-    "hard-soft": ("triplet", {"mining": "hard", "soft": True}),
-    "hardest": ("triplet", {"hardest": 2, "margin": 0.5}),
-    "hardest-many": ("triplet", {"hardest": 1000, "margin": 1.9}),
-}
-ONE_PER_FORMULA = ("tuplet-hardest", "semi_hard", "all", "hard", "hardest")
-FORMULAS: dict[str, Callable[..., float]] = {"tuplet_margin": reference.tuplet_margin, "triplet": reference.triplet}
-
-# Unequal identities, singletons among them, in no order.
-LABELS = np.array([0, 1, 0, 2, 0, 3, 1, 0, 4, 2, 1, 4, 5])
-
-
-def make(variant: str) -> losses.PairLoss:
-    name, options = VARIANTS[variant]
-    return losses.get(name, **options)
-
-
-def oracle(variant: str, labels: np.ndarray, rows: np.ndarray) -> float:
-    name, options = VARIANTS[variant]
-    return reference.loss_value(FORMULAS[name], labels, rows, **options)
-
-
-def flat_batch(kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    rows = rng.normal(size=(len(LABELS), 5))
-    if kind == "clustered":
-        rows = rng.normal(size=(6, 5))[LABELS] + 0.15 * rows
-    return LABELS, rows.astype("float32")
-
-
-def tuplet_batch(kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Seven tuplets of 5 negatives; one has a "negative" of the anchor's person, one no positive."""
-    rng = np.random.default_rng(seed)
-    people = np.stack([rng.choice(50, 6, replace=False) for _ in range(7)])
-    labels = np.concatenate([people[:, :1], people], axis=1)
-    labels[2, 4] = labels[2, 0]
-    labels[5, 1] = 99
-    rows = rng.normal(size=(7, 7, 4))
-    if kind == "clustered":
-        rows = rng.normal(size=(100, 4))[labels] + 0.2 * rows
-    return labels, rows.astype("float32")
-
-
-BATCHES = {"flat": flat_batch, "tuplet": tuplet_batch}
-every_variant = pytest.mark.parametrize("variant", VARIANTS)
-every_form = pytest.mark.parametrize("form", BATCHES)
-
+from tests.loss_cases import (
+    BATCHES,
+    FORMULAS,
+    ONE_PER_FORMULA,
+    SHARING_MEANS,
+    VARIANTS,
+    every_form,
+    every_variant,
+    flat_batch,
+    make,
+    oracle,
+    slope,
+    tuplet_batch,
+)
 
 # ---- Values and gradients ------------------------------------------------------------------------------------
 
@@ -88,8 +38,8 @@ def test_value_and_gradient_match_the_oracle(variant: str, form: str, kind: str)
     labels, rows = BATCHES[form](kind, 0)
     value, gradient = contracts.value_and_gradient(make(variant), labels, rows)
     assert value == pytest.approx(oracle(variant, labels, rows), rel=5e-5, abs=1e-7)
-    slope = reference.slope(partial(oracle, variant, labels), rows)
-    assert np.abs(gradient - slope).max() <= 2e-3 * np.abs(slope).max() + 1e-7
+    expected = slope(variant, labels, rows)
+    assert np.abs(gradient - expected).max() <= 2e-3 * np.abs(expected).max() + 1e-7
 
 
 @every_variant
@@ -106,6 +56,50 @@ def test_value_on_a_larger_batch(variant: str, seed: int) -> None:
     labels = rng.integers(0, 15, 60)
     rows = (rng.normal(size=(15, 16))[labels] + rng.normal(size=(60, 16))).astype("float32")
     assert float(make(variant)(labels, rows)) == pytest.approx(oracle(variant, labels, rows), rel=5e-5)
+
+
+@every_variant
+def test_masks_say_which_pairs_count(variant: str) -> None:
+    # As miners and memories make them: keys that are no anchors, pairs of neither kind, anchors without a pair.
+    rng = np.random.default_rng(3)
+    rows = [reference.unit(row) for row in rng.normal(size=(30, 4))]
+    anchors, keys, kinds = rows[:9], rows[9:], rng.integers(0, 3, (9, 21))
+    kinds[4], kinds[5] = 0, np.minimum(kinds[5], 1)
+    pairs = Pairs(*(tf.constant(x, "float32") for x in (anchors, keys)), tf.equal(kinds, 1), tf.equal(kinds, 2))
+    chosen = [
+        reference.Anchor(row, *([key for key, k in zip(keys, own, strict=True) if k == kind] for kind in (1, 2)))
+        for row, own in zip(anchors, kinds, strict=True)
+    ]
+    name, options = VARIANTS[variant]
+    parts = FORMULAS[name](chosen, **options)
+    expected = sum(reference.mean(sum(part, [])) for part in parts)
+    values = make(variant).values(pairs).numpy()
+    assert values.mean() == pytest.approx(expected, rel=5e-5)
+    assert values[4] == 0.0
+
+
+@every_variant
+def test_replicas_share_a_batch(variant: str) -> None:
+    labels, rows = flat_batch("random", 2)
+    whole = pair_up(labels, rows)
+    parts = [
+        whole._replace(anchors=whole.anchors[part], positive=whole.positive[part], negative=whole.negative[part])
+        for part in (slice(0, 5), slice(5, None))
+    ]
+    loss = make(variant)
+    added: list[list[Any]] = [[], []]
+
+    def note(own: list[Any]) -> Any:
+        return lambda value: own.append(value) or value
+
+    for part, own in zip(parts, added, strict=True):
+        loss.values(part._replace(total=note(own)))
+    totals = [sum(values) for values in zip(*added, strict=True)]
+    values = [loss.values(part._replace(total=lambda _, left=iter(totals): next(left))) for part in parts]
+    assert np.concatenate(values).mean() == pytest.approx(oracle(variant, labels, rows), rel=5e-5)
+
+
+# ---- Special cases of the formulas ---------------------------------------------------------------------------
 
 
 def test_addons_semi_hard_is_ours_with_squared_and_margin_one() -> None:
@@ -141,6 +135,39 @@ def test_all_counts_only_positive_terms() -> None:
     assert positive > 1.5 * float(TripletLoss(mining="all", average="all")(labels, rows))
 
 
+def test_contrastive_is_the_mean_over_unordered_pairs() -> None:
+    labels, rows = flat_batch("random", 1)
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    first, second = np.triu_indices(len(rows), 1)
+    distances = np.linalg.norm(units[first] - units[second], axis=1)
+    terms = np.where(labels[first] == labels[second], distances**2, np.maximum(1 - distances, 0) ** 2)
+    assert float(ContrastiveLoss()(labels, rows)) == pytest.approx(terms.mean(), rel=1e-5)
+
+
+def test_one_positive_makes_n_pair_and_supcon_a_softmax() -> None:
+    labels, rows = tuplet_batch("random", 1)
+    labels[2, 4], labels[5, 1] = 98, labels[5, 0]
+    units = rows / np.linalg.norm(rows, axis=2, keepdims=True)
+    logits = 5 * np.einsum("bd,bkd->bk", units[:, 0], units[:, 1:])
+    expected = keras.losses.sparse_categorical_crossentropy(np.zeros(7, int), logits, from_logits=True)
+    np.testing.assert_allclose(NPairLoss(scale=5.0).call(labels, rows), expected, rtol=1e-5)
+    np.testing.assert_allclose(SupConLoss(temperature=0.2).call(labels, rows), expected, rtol=1e-5)
+
+
+def test_circle_by_hand() -> None:
+    # One positive at 60 degrees, one negative at 90: weights 0.75 and 0.25.
+    rows = np.array([[[1, 0], [0.5, np.sqrt(0.75)], [0, 1]]], "float32")
+    expected = np.log1p(np.exp(10 * 0.25 * (0 - 0.25) - 10 * 0.75 * (0.5 - 0.75)))
+    assert float(CircleLoss(scale=10.0)(np.array([[1, 1, 2]]), rows)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_intra_pair_variance_of_tuplets_takes_the_means_of_all_of_them() -> None:
+    # Positives at cosine 1 and 0.6, negatives at 0 and -0.6: means 0.8 and -0.3.
+    rows = np.array([[[1, 0], [1, 0], [0, 1]], [[1, 0], [0.6, 0.8], [-0.6, 0.8]]], "float32")
+    values = IntraPairVarianceLoss(epsilon=0.1).call(np.array([[1, 1, 2], [3, 3, 4]]), rows)
+    np.testing.assert_allclose(values, [0.33**2, 0.12**2], rtol=1e-5)
+
+
 # ---- Runs, dtypes, labels ------------------------------------------------------------------------------------
 
 
@@ -155,8 +182,11 @@ def test_contract(variant: str, form: str) -> None:
         contracts.check_loss_runs_everywhere(loss, labels, rows)
 
 
-@every_form
-@pytest.mark.parametrize("variant", ["tuplet", "semi_hard"])
+@pytest.mark.parametrize(
+    ("variant", "form"),
+    [("tuplet", "tuplet"), ("semi_hard", "tuplet"), ("tuplet", "flat"), ("semi_hard", "flat")]
+    + [(variant, "flat") for variant in ("contrastive", "multi_similarity", "circle", "supcon")],
+)
 def test_fit(variant: str, form: str) -> None:
     rng = np.random.default_rng(0)
     labels, _ = BATCHES[form]("random", 0)
@@ -225,107 +255,6 @@ def test_large_labels_survive_fit() -> None:
     assert value == pytest.approx(oracle("hard", labels, rows), rel=5e-5)
 
 
-def test_sample_weight_and_reduction() -> None:
-    labels, rows = flat_batch("random", 8)
-    values = TupletMarginLoss(reduction=None)(labels, rows).numpy()
-    weights = np.arange(len(labels), dtype="float32")
-    weighted = TupletMarginLoss()(labels, rows, sample_weight=weights)
-    assert float(weighted) == pytest.approx(float((values * weights).sum() / len(labels)), rel=1e-5)
-
-
-def test_functions_are_the_classes() -> None:
-    labels, rows = flat_batch("random", 9)
-    pairs = [
-        (losses.tuplet_margin_loss(labels, rows, scale=8.0), TupletMarginLoss(scale=8.0)),
-        (losses.triplet_loss(labels, rows, mining="all"), TripletLoss(mining="all")),
-    ]
-    for values, loss in pairs:
-        np.testing.assert_array_equal(values, loss.call(labels, rows))
-
-
-def test_loads_in_a_fresh_process(tmp_path: Path) -> None:
-    labels, _ = flat_batch("random", 0)
-    rows = np.random.default_rng(2).normal(size=(len(labels), 6)).astype("float32")
-    np.savez(tmp_path / "batch.npz", labels=labels, rows=rows)
-    chosen = ("tuplet-hardest", "all-average-all")
-    saved = [contracts.save_with_loss(make(v), labels, rows, tmp_path / f"{v}.keras") for v in chosen]
-    script = (
-        "import sys, json, keras, numpy, losses\n"
-        "b = numpy.load(sys.argv[1])\n"
-        "models = [keras.saving.load_model(p) for p in sys.argv[2:]]\n"
-        "run = [m.evaluate(b['rows'], b['labels'], batch_size=99, verbose=0) for m in models]\n"
-        "sys.stdout.write(json.dumps([run, [m.loss.get_config() for m in models]]))\n"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path / "batch.npz")]
-    command += [str(tmp_path / f"{v}.keras") for v in chosen]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    values, configs = json.loads(done.stdout.splitlines()[-1])
-    assert values == pytest.approx(saved, rel=1e-5)
-    assert [c["hardest"] for c in configs] == [3, None] and configs[1]["average"] == "all"
-
-
-# ---- Degenerate batches --------------------------------------------------------------------------------------
-
-NOTHING = {
-    "one identity": (np.zeros(4, int), np.eye(4, 3)),
-    "all singletons": (np.arange(4), np.eye(4, 3)),
-    "one row": (np.zeros(1, int), np.ones((1, 3))),
-    "tuplets of one person": (np.zeros((2, 4), int), np.ones((2, 4, 3))),
-    "tuplets without a positive": (np.arange(8).reshape(2, 4), np.ones((2, 4, 3))),
-}
-ODD = {
-    "all equal": (np.array([0, 0, 1, 1]), np.ones((4, 3))),
-    "all zero": (np.array([0, 0, 1, 1]), np.zeros((4, 3))),
-    "a zero row": (np.array([0, 0, 1, 1]), np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])),
-    "duplicates": (np.array([0, 0, 1, 1]), np.array([[1.0, 2, 3], [1, 2, 3], [1, 2, 3], [3, 1, 2]])),
-    "antipodal": (np.array([0, 0, 1, 1]), np.array([[1.0, 0, 0], [-1, 0, 0], [1, 0, 0], [-1, 0, 0]])),
-    "near duplicates": (np.array([0, 0, 1, 1]), np.ones((4, 3)) + 1e-7 * np.arange(12).reshape(4, 3)),
-    "tuplets all equal": (np.array([[0, 0, 1, 2], [1, 1, 0, 2]]), np.ones((2, 4, 3))),
-    "tuplets all zero": (np.array([[0, 0, 1, 2], [1, 1, 0, 2]]), np.zeros((2, 4, 3))),
-}
-
-
-@every_variant
-@pytest.mark.parametrize("case", NOTHING)
-def test_nothing_to_compare_is_exactly_zero(variant: str, case: str) -> None:
-    labels, rows = NOTHING[case]
-    value, gradient = contracts.check_loss_is_finite(make(variant), labels, rows.astype("float32"))
-    assert value == 0.0
-    assert not gradient.any()
-
-
-@every_variant
-@pytest.mark.parametrize("case", ODD)
-def test_odd_batches_are_finite_and_right(variant: str, case: str) -> None:
-    labels, rows = ODD[case]
-    value, gradient = contracts.check_loss_is_finite(make(variant), labels, rows.astype("float32"))
-    assert np.abs(gradient).max() < 1e7 * 64
-    if case != "near duplicates":  # there float32 rows do not hold the differences
-        assert value == pytest.approx(oracle(variant, labels, rows), rel=2e-3)
-
-
-@every_variant
-@pytest.mark.parametrize("labels", [np.arange(12) // 4, np.array([[0, 0, 1, 2, 3, 4, 5, 6, 7, 8]])])
-def test_do_nothing_value_is_that_of_equal_embeddings(variant: str, labels: np.ndarray) -> None:
-    loss = make(variant)
-    value = float(loss(labels, np.ones((*labels.shape, 4), "float32")))
-    assert value == pytest.approx(loss.do_nothing_value(3 if labels.ndim == 1 else 1, 8), abs=loss_slack(loss))
-    assert loss.do_nothing_value(3, 0) == 0.0
-
-
-def loss_slack(loss: losses.PairLoss) -> float:
-    """By how much the clamped square root lowers the loss at equal embeddings."""
-    return loss.scale * np.sin(loss.margin) * 3.2e-4 + 1e-6 if isinstance(loss, TupletMarginLoss) else 1e-6
-
-
-def test_do_nothing_value_formula() -> None:
-    expected = np.log1p(10 * np.exp(64 * (1 - np.cos(0.1))))
-    assert TupletMarginLoss().do_nothing_value(1, 10) == pytest.approx(expected, abs=loss_slack(TupletMarginLoss()))
-    of_one = TupletMarginLoss().do_nothing_value(1, 1)
-    assert TupletMarginLoss(hardest=1).do_nothing_value(1, 10) == pytest.approx(of_one)
-    assert np.isfinite(TupletMarginLoss(scale=1e6).do_nothing_value(1, 10))
-
-
 # ---- Invariances ---------------------------------------------------------------------------------------------
 
 
@@ -341,113 +270,9 @@ def test_order_and_length_of_rows_do_not_matter(variant: str, form: str) -> None
     assert float(make(variant)(labels + 7, rows)) == value
 
 
-@every_variant
+@pytest.mark.parametrize("variant", [v for v, (name, _) in VARIANTS.items() if name not in SHARING_MEANS])
 def test_tuplets_see_only_their_own_negatives(variant: str) -> None:
     labels, rows = tuplet_batch("random", 11)
     together = make(variant).call(labels, rows).numpy()
     alone = [float(make(variant)(labels[i : i + 1], rows[i : i + 1])) for i in range(len(labels))]
     np.testing.assert_allclose(together, alone, rtol=1e-5)
-
-
-# ---- Arguments -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("tuplet_margin", {"margin": 3.0}, r"`margin` must be in \(0, pi/2\)\. Received: margin=3\.0"),
-        ("tuplet_margin", {"margin": 0}, r"`margin` must be in \(0, pi/2\)\. Received: margin=0"),
-        ("tuplet_margin", {"margin": float("nan")}, r"`margin` must be in \(0, pi/2\)\. Received: margin=nan"),
-        ("tuplet_margin", {"margin": "0.1"}, r"`margin` must be in \(0, pi/2\)\. Received: margin='0.1'"),
-        ("tuplet_margin", {"scale": -1}, r"`scale` must be in \(0, inf\)\. Received: scale=-1"),
-        ("tuplet_margin", {"scale": float("inf")}, r"`scale` must be in \(0, inf\)"),
-        (
-            "tuplet_margin",
-            {"hardest": 0},
-            r"`hardest` must be None or an integer of at least 1\. Received: hardest=0",
-        ),
-        ("tuplet_margin", {"hardest": 1.5}, r"`hardest` must be None or an integer"),
-        ("triplet", {"margin": 2.0}, r"`margin` must be in \(0, 2\)\. Received: margin=2\.0"),
-        ("triplet", {"margin": 4.0, "squared": True}, r"`margin` must be in \(0, 4\)"),
-        ("triplet", {"mining": "easy"}, r"`mining` must be one of None, 'semi_hard', 'all', 'hard'.*'easy'"),
-        ("triplet", {"average": "some"}, r"`average` must be one of 'positive', 'all'"),
-        ("triplet", {"average": "all"}, r'`average="all"` needs mining="all"'),
-        (
-            "triplet",
-            {"mining": "hard", "hardest": 2},
-            r"`mining` and `hardest` exclude each other.*'hard'.*hardest=2",
-        ),
-        ("triplet", {"soft": True}, r'`soft=True` needs mining="hard"\. Received: mining=None'),
-        (
-            "triplett",
-            {},
-            r"There is no loss 'triplett': did you mean `triplet`\? There are tuplet_margin, triplet\.",
-        ),
-        ("triplet", {"minning": "all"}, r"The loss 'triplet' has no option `minning`: did you mean `mining`\?"),
-        ("tuplet_margin", {"keras_options": {}}, r"has no option `keras_options`"),
-    ],
-)
-def test_wrong_arguments_are_refused_in_a_sentence(name: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        losses.get(name, **options)
-
-
-def test_get_takes_numpy_numbers_and_keras_options() -> None:
-    loss = losses.get("tuplet_margin", margin=np.float32(0.25), hardest=np.int64(3), name="face", reduction="sum")
-    config = loss.get_config()
-    assert json.loads(json.dumps(config)) == config
-    assert (config["margin"], config["hardest"], config["name"], config["reduction"]) == (0.25, 3, "face", "sum")
-
-
-# ---- Figures for logs ----------------------------------------------------------------------------------------
-
-
-@every_variant
-@every_form
-def test_statistics_match_loops(variant: str, form: str) -> None:
-    labels, rows = BATCHES[form]("clustered", 12)
-    found = {k: float(v) for k, v in losses.batch_statistics(labels, rows, make(variant)).items()}
-    anchors = reference.batch_anchors(labels, rows) if form == "flat" else [*reference.tuplet_anchors(labels, rows)]
-    distances = [reference.distances_of(anchor, squared=False) for anchor in anchors]
-    units = [reference.unit(row) for row in rows.reshape(-1, rows.shape[-1]).astype("float64")]
-    assert found == pytest.approx(
-        {
-            "active": active_share(variant, anchors),
-            "positive_distance": reference.mean([d for near, _ in distances for d in near]),
-            "negative_distance": reference.mean([d for _, far in distances for d in far]),
-            "spread": 1 - np.linalg.norm(np.mean(units, axis=0)),
-        },
-        rel=1e-4,
-    )
-
-
-def active_share(variant: str, anchors: list[reference.Anchor]) -> float:
-    """Each term alone: one anchor with one of its positives, for "all" one of its negatives too."""
-    name, options = VARIANTS[variant]
-    mining = options.get("mining")
-    singles = [
-        reference.Anchor(a.row, positives, negatives)
-        for a in anchors
-        if a.positives and a.negatives
-        for positives in ([a.positives] if mining == "hard" else [[p] for p in a.positives])
-        for negatives in ([[n] for n in a.negatives] if mining == "all" else [a.negatives])
-    ]
-    least = 1e-3 if name == "tuplet_margin" or options.get("soft") else 0.0
-    return reference.mean([float(FORMULAS[name]([single], **options) > least) for single in singles])
-
-
-def test_statistics_of_a_collapsed_model_and_of_nothing() -> None:
-    labels, rows = np.array([0, 0, 1, 1]), np.ones((4, 3), "float32")
-    found = losses.batch_statistics(labels, rows, TupletMarginLoss())
-    expected = {"active": 1.0, "positive_distance": 0.0, "negative_distance": 0.0, "spread": 0.0}
-    assert {k: float(v) for k, v in found.items()} == pytest.approx(expected, abs=1e-6)
-    nothing = losses.batch_statistics(np.zeros(4, int), np.eye(4, 4, dtype="float32"), TripletLoss())
-    assert float(nothing["active"]) == 0.0 and float(nothing["negative_distance"]) == 0.0
-    assert float(nothing["spread"]) == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("name", losses.LOSSES)
-def test_a_model_that_gives_nan_shows_in_the_loss(name):
-    labels = np.array([0, 0, 1, 1])
-    embeddings = np.full((4, 3), np.nan, np.float32)
-    assert np.isnan(float(losses.get(name)(labels, embeddings)))

@@ -17,7 +17,8 @@ import pytest
 import tensorflow as tf
 
 from apps import bench
-from config import BACKBONES_WITH_IMAGENET, SMALLEST_IMAGE, Config
+from combinations import BACKBONES_WITH_IMAGENET, SMALLEST_IMAGE
+from config import Config
 from facekit.backbones import BACKBONES, build_backbone, build_normalization
 from facekit.layers import UnitNorm
 from model import build_embedding_model, model_summary

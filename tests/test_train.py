@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 
 import train
-from config import Config, read_settings
+from config import Config
 from dataset import make_split
 from facekit import callbacks, runtime
 from facekit.bundle import read_network, read_record
 from facekit.callbacks import learning_rate_at
 from facekit.images import read_image
+from facekit.settings import read_settings
 from facekit.validation import FIGURES, ordered_share
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,0 +1,206 @@
+"""The moving parts of a run: network, objective, schedule, best figures, history; saved and restored as one.
+
+In:  a `Config` with a name, the run's folder, who trains.
+Out: trained weights in the run's checkpoints, stage by stage; every figure in history.csv and TensorBoard.
+Run: python train.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from config import Config
+from facekit import runtime
+from facekit.files import written_aside
+from runs import RunFolder, write_history
+
+# Everything heavy is imported where it is used, so that a wrong setting is found at once.
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dataset import PeopleIndex
+    from facekit.trainer import EmbeddingTrainer
+
+
+def build_trainer(config: Config, network: keras.Model, people: int) -> EmbeddingTrainer:
+    """The compiled model of a stage with its optimizer built, ready for `fit` or for a state to be restored.
+
+    Args:
+        config: the stage's settings.
+        network: the run's embedding network; layers of it are frozen and thawed as the stage says.
+        people: training people.
+
+    Raises:
+        ValueError: an option of a loss, or a layer to freeze, is wrong.
+    """
+    import keras
+
+    from facekit.layers import freeze
+    from facekit.trainer import EmbeddingTrainer, MeanOfValues
+    from objectives import build_objective, build_optimizer
+
+    freeze(network, config.freeze)
+    trainer = EmbeddingTrainer(network, build_objective(config, people))
+    optimizer = build_optimizer(config)
+    if config.precision == "mixed_float16":
+        # Keras adds the scaling by the trainer's own precision, which is float32: only the backbone's is mixed.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    trainer.compile(optimizer=optimizer, loss=MeanOfValues(), jit_compile=config.xla)
+    trainer.optimizer.build(trainer.trainable_variables)
+    return trainer
+
+
+def check_stages(config: Config, people: int) -> None:
+    """See that every stage's losses and heads can be made, before the first one trains.
+
+    Raises:
+        ValueError: an option is wrong.
+    """
+    from objectives import build_objective
+
+    for part in config.parts:
+        build_objective(part, people)
+
+
+class Session:
+    """The parts of a run that training moves. One stage is under way at a time; the network outlives them.
+
+    Args:
+        config: resolved settings, with a name.
+        folder: where the run lives.
+        index: who trains.
+    """
+
+    def __init__(self, config: Config, folder: RunFolder, index: PeopleIndex):
+        from dataset import steps_per_epoch
+        from facekit.callbacks import Best, History, LearningRate
+        from facekit.trainer import Embedder
+        from model import build_embedding_model
+
+        self.config, self.folder, self.index = config, folder, index
+        self.parts = config.parts
+        self.steps = [steps_per_epoch(index, part) for part in self.parts]
+        runtime.seed_everything(config.seed)
+        self.network = build_embedding_model(config)
+        self.embed = Embedder(self.network)
+        self.rate = LearningRate(lambda step: 0.0)
+        self.best = Best(config.monitor, larger_is_better=config.monitor != "eer", keep=self._keep_best)
+        self.history = History([], partial(write_history, folder))
+        self.said: dict[str, Any] = {}
+        self.begin(0)
+
+    def begin(self, number: int) -> None:
+        """Make the parts that belong to a stage: objective, optimizer, schedules.
+
+        Raises:
+            ValueError: a setting of the stage is wrong.
+        """
+        from facekit.identities import Snapshots
+
+        from facekit.callbacks import learning_rate_at
+
+        self.number, part, steps = number, self.parts[number], self.steps[number]
+        # Each stage draws its own numbers, and the same ones however many stages ran in this process.
+        runtime.seed_everything(part.seed + number)
+        self.trainer = build_trainer(part, self.network, len(self.index.people))
+        self.snapshots = Snapshots(part.hard_identity_steps) if part.hard_identity_steps else None
+        self.rate.begin(
+            partial(
+                learning_rate_at,
+                highest=part.learning_rate,
+                warmup=round(part.warmup_epochs * steps),
+                total=part.epochs * steps,
+                cosine=part.schedule == "cosine",
+            ),
+            part.plateau_factor,
+        )
+        self.best.begin(
+            plateau=self.rate.lower if part.schedule == "plateau" else None,
+            plateau_patience=part.plateau_patience,
+            stop_patience=part.early_stopping_patience,
+        )
+        self.said = {}
+
+    @property
+    def part(self) -> Config:
+        """The settings of the stage that is under way."""
+        return self.parts[self.number]
+
+    @property
+    def step(self) -> int:
+        """Training steps taken in this stage."""
+        return self.trainer.steps_taken
+
+    @property
+    def steps_before(self) -> int:
+        """Steps of the stages before this one, as planned: they keep batches of stages apart."""
+        earlier = zip(self.parts[: self.number], self.steps[: self.number], strict=True)
+        return sum(part.epochs * steps for part, steps in earlier)
+
+    @property
+    def epochs_before(self) -> int:
+        """Epochs of the stages before this one, as planned."""
+        return sum(part.epochs for part in self.parts[: self.number])
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages."""
+        return sum(part.epochs for part in self.parts)
+
+    def neighbours(self, step: int) -> NDArray[np.int32] | None:
+        """People who look alike, for batch `step` of the run; None where the stage draws people at random."""
+        return self.snapshots.at(step - self.steps_before) if self.snapshots else None
+
+    @property
+    def stage_done(self) -> bool:
+        """Whether this stage has had its epochs, or has stopped early."""
+        return self.step >= self.part.epochs * self.steps[self.number] or self.best.finished
+
+    def stages(self) -> Iterator[int]:
+        """From the stage under way to the last; each has begun when it is given."""
+        for number in range(self.number, len(self.parts)):
+            if number != self.number:
+                self.begin(number)
+            yield number
+
+    def _keep_best(self) -> None:
+        with written_aside(self.folder.best) as aside:
+            self.network.save(aside)
+
+    def save(self) -> None:
+        """Write everything that resuming needs."""
+        from facekit.checkpoint import save_state
+
+        record = {
+            "stage": self.number,
+            "step": self.step,
+            "best": self.best.state,
+            "lowered": self.rate.lowered,
+            "history": self.history.rows,
+            "said": self.said,
+        }
+        arrays = self.snapshots.arrays() if self.snapshots else {}
+        save_state(self.folder.state, self.trainer, record, arrays)
+
+    def restore(self) -> None:
+        """Take over the saved state.
+
+        Raises:
+            ValueError: there is none, or it is damaged.
+        """
+        from facekit.checkpoint import read_record, restore_state
+
+        stage = read_record(self.folder.state)["stage"]
+        if stage != self.number:
+            self.begin(stage)
+        record, arrays = restore_state(self.folder.state, self.trainer)
+        self.trainer.steps_taken = record["step"]
+        self.best.state, self.rate.lowered = record["best"], record["lowered"]
+        self.history.rows[:] = record["history"]
+        self.said.update(record["said"])
+        if self.snapshots:
+            self.snapshots.restore(arrays)
