@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from config import Config
 from facekit import runtime
 from facekit.files import written_aside
@@ -19,10 +22,9 @@ from runs import RunFolder, write_history
 # Everything heavy is imported where it is used, so that a wrong setting is found at once.
 if TYPE_CHECKING:
     import keras
-    import numpy as np
-    from numpy.typing import NDArray
 
     from dataset import PeopleIndex
+    from facekit.monitors import DriftMonitor
     from facekit.trainer import EmbeddingTrainer
 
 
@@ -90,7 +92,6 @@ class Session:
         self.rate = LearningRate(lambda step: 0.0)
         self.best = Best(config.monitor, larger_is_better=config.monitor != "eer", keep=self._keep_best)
         self.history = History([], partial(write_history, folder))
-        self.said: dict[str, Any] = {}
         self.begin(0)
 
     def begin(self, number: int) -> None:
@@ -99,9 +100,8 @@ class Session:
         Raises:
             ValueError: a setting of the stage is wrong.
         """
-        from facekit.identities import Snapshots
-
         from facekit.callbacks import learning_rate_at
+        from facekit.identities import Snapshots
 
         self.number, part, steps = number, self.parts[number], self.steps[number]
         # Each stage draws its own numbers, and the same ones however many stages ran in this process.
@@ -123,7 +123,21 @@ class Session:
             plateau_patience=part.plateau_patience,
             stop_patience=part.early_stopping_patience,
         )
-        self.said = {}
+        # What monitors know lives here, so that it is saved with the run; they change it in place.
+        self.monitor_states: dict[str, Any] = {}
+        self.drift: DriftMonitor | None = None
+        self._drift_before: NDArray[np.float32] | None = None
+
+    def follow_drift(self, monitor: DriftMonitor) -> DriftMonitor:
+        """Save and restore this monitor's embeddings with the run."""
+        monitor.previous, self.drift = self._drift_before, monitor
+        return monitor
+
+    def take_snapshot(self, step: int) -> None:
+        """Find anew who looks alike, after so many steps of the stage."""
+        centres = self.trainer.objective.centres
+        if self.snapshots and centres:
+            self.snapshots.take(step, np.asarray(centres.centres), np.asarray(centres.seen) > 0)
 
     @property
     def part(self) -> Config:
@@ -181,10 +195,12 @@ class Session:
             "best": self.best.state,
             "lowered": self.rate.lowered,
             "history": self.history.rows,
-            "said": self.said,
+            "monitors": self.monitor_states,
         }
-        arrays = self.snapshots.arrays() if self.snapshots else {}
-        save_state(self.folder.state, self.trainer, record, arrays)
+        beside = dict(self.snapshots.arrays()) if self.snapshots else {}
+        if self.drift and self.drift.previous is not None:
+            beside["drift"] = self.drift.previous
+        save_state(self.folder.state, self.trainer, record, beside)
 
     def restore(self) -> None:
         """Take over the saved state.
@@ -197,10 +213,11 @@ class Session:
         stage = read_record(self.folder.state)["stage"]
         if stage != self.number:
             self.begin(stage)
-        record, arrays = restore_state(self.folder.state, self.trainer)
+        record, beside = restore_state(self.folder.state, self.trainer)
         self.trainer.steps_taken = record["step"]
         self.best.state, self.rate.lowered = record["best"], record["lowered"]
         self.history.rows[:] = record["history"]
-        self.said.update(record["said"])
+        self.monitor_states = record["monitors"]
+        self._drift_before = beside.pop("drift", None)
         if self.snapshots:
-            self.snapshots.restore(arrays)
+            self.snapshots.restore(beside)

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from session import Session
 
 
+Measure = Callable[[], dict[str, float]]
+Asked = Callable[[], bool]
+
+
 class TrainCommand(Config):
     """Train a face-verification model on a folder of people: one folder a person, pictures inside."""
 
@@ -79,7 +83,9 @@ def read_command(argv: Sequence[str] | None) -> tuple[Config, bool]:
 
 def epoch_line(epoch: int, logs: dict[str, Any], epochs: int, do_nothing: float) -> str:
     """One honest line for an epoch."""
-    memory = f"memory {logs['memory_age']:.0f} steps old  " if logs.get("memory_filled") else ""
+    memory = ""
+    if logs.get("memory_filled"):
+        memory = f"memory {logs['memory_age']:.0f} steps old (moved {logs['memory_drift']:.3f})  "
     classes = f"classes right {logs['class_accuracy']:.0%}  " if "class_accuracy" in logs else ""
     return (
         f"epoch {epoch + 1}/{epochs}  loss {logs['loss']:.3f} (collapsed: {do_nothing:.3f})  "
@@ -108,28 +114,25 @@ def fit(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[str, f
 
     loader = PictureLoader(session.index, session.config.image_size)
     board = tensorboard(session, held_out)
-    measure = partial(_measure, session, held_out, more)
+
+    def measure() -> dict[str, float]:
+        return held_out.measure(session.embed) | more(session.embed)
+
     with runtime.stop_requests("saving after this step") as asked:
         for number in session.stages():
             if len(session.parts) > 1 and not session.stage_done:
                 print(f"Stage {number + 1} of {len(session.parts)}: {stage_words(session.part)}.")
-            fit_stage(session, loader, chain(session, measure, board, asked))
+            fit_stage(session, loader, chain(session, held_out, board, (measure, asked)))
     report_failures(loader.failures, "others of the same person stood in")
 
 
-def _measure(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[str, float]]) -> dict[str, float]:
-    return held_out.measure(session.embed) | more(session.embed)
-
-
 def chain(
-    session: Session,
-    measure: Callable[[], dict[str, float]],
-    board: keras.callbacks.Callback,
-    asked: Callable[[], bool],
+    session: Session, held_out: HeldOut, board: keras.callbacks.Callback, parts: tuple[Measure, Asked]
 ) -> list[keras.callbacks.Callback]:
     """What happens around the steps of the stage under way. In this order: what measures, judges, writes down."""
     from facekit import callbacks
 
+    measure, asked = parts
     part, steps = session.part, session.steps[session.number]
     do_nothing = session.trainer.objective.do_nothing_value(*usual_keys(part))
     line = partial(epoch_line, epochs=session.epochs, do_nothing=do_nothing)
@@ -138,12 +141,39 @@ def chain(
         session.rate,
         callbacks.Watch(part.pictures_per_step),
         callbacks.Verification(measure),
+        *monitors(session, held_out, do_nothing),
         session.best,
         session.history,
         board,
         callbacks.Console(steps, line, print),
         callbacks.Keeper(session.save, steps, asked, part.checkpoint_steps),
     ]
+
+
+def monitors(session: Session, held_out: HeldOut, do_nothing: float) -> list[keras.callbacks.Callback]:
+    """What watches the stage under way, in the state that the session has of it."""
+    from facekit.monitors import CollapseMonitor, DriftMonitor, MiningSchedule, Snapshotting
+
+    part, objective = session.part, session.trainer.objective
+    judges = {"collapse": CollapseMonitor(do_nothing, say, stop=part.stop_on_collapse)}
+    if objective.miner and part.mining == "schedule":
+        judges["mining"] = MiningSchedule(objective.miner.advance, part.mining_switch, say)
+    for name, judge in judges.items():
+        judge.state = session.monitor_states.setdefault(name, judge.state)
+    others: list[keras.callbacks.Callback] = []
+    if session.snapshots:
+        others.append(Snapshotting(session.take_snapshot, session.snapshots.every))
+    if objective.memory:
+        drift = DriftMonitor(lambda: held_out.embeddings, session.steps[session.number])
+        others.append(session.follow_drift(drift))
+    return [*judges.values(), *others]
+
+
+def say(sentence: str) -> None:
+    """Tell the user something between the lines of the epochs."""
+    from tqdm import tqdm
+
+    tqdm.write(sentence, file=sys.stdout)
 
 
 def fit_stage(session: Session, loader: PictureLoader, callbacks: list[keras.callbacks.Callback]) -> None:
@@ -275,10 +305,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return runtime.INTERRUPTED
     from facekit.callbacks import NonFiniteLossError
+    from facekit.monitors import CollapseError
 
     try:
         record = train(config, resume)
-    except NonFiniteLossError as error:
+    except (CollapseError, NonFiniteLossError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:

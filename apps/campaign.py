@@ -3,11 +3,11 @@
 In:  a JSON plan: `base` settings, named `settings` that change them, how many `seeds` the `finalists` get, the
      `reference` that all are compared with, and the test pairs.
 Out: a run folder for each setting and seed, below `runs_dir`; table.md and table.csv.
-Run: python -m apps.campaign configs/campaign_lfw.json
+Run: python -m apps.campaign configs/campaigns/lfw.json
 
 Validation people choose: all settings train once, those of best validation AUC again with further seeds. Test
-people are scored at the end and choose nothing. A setting is called better only where the interval of its difference
-from the reference, over people drawn anew, is above 0 and every seed agrees; so one seed proves nothing.
+people are scored at the end and choose nothing. A setting is called better only where the interval of its gain over
+the reference, with people drawn anew, is above 0 and every seed agrees; so one seed proves nothing.
 """
 
 from __future__ import annotations

@@ -40,13 +40,16 @@ class Head(keras.layers.Layer):
     out of that range gives NaN, so that it shows. Rows are cast to float32 first, under any mixed precision.
 
     With `subcentres`, a class's logit is the largest of its subcentres' (Deng et al., "Sub-center ArcFace", ECCV
-    2020, equation 3): a class of mislabelled or very different pictures gathers them around several centres.
+    2020, section 3.2): a class of mislabelled or very different pictures gathers them around several centres.
 
     With `sampled`, a training step sees only the batch's classes and random others (An et al., "Partial FC", 2021,
     and "Killing two birds with one stone", CVPR 2022), and the loss is that of these classes alone; the number is
     fixed, where the papers take a share, so that XLA can compile it. Others' centres get no gradient, but momentum
     and weight decay of an optimizer still move them. Evaluation sees all classes. The draws' state is among
     `variables`, though in no weights file: a resumed run draws on if all its variables are kept.
+
+    Memory: a step holds the weights and 1.5 (a graph) to 5 times (eager) 4 C subcentres (B + D) bytes, C the classes
+    that it sees. An optimizer's slots are for all classes: Adam's are twice the weights.
 
     Args:
         classes: how many there are, at least 1.
@@ -94,8 +97,8 @@ class Head(keras.layers.Layer):
             training: draw classes where `sampled`, and update what a head averages.
 
         Returns:
-            Two (B,) float32: values whose mean is the loss; and 1 where the row's own class has the largest logit of
-            all classes of this step, without margin, else 0. A tie counts 0: a collapsed model recognises nobody.
+            Two (B,) float32: values whose mean is the loss; and 1 where the row's own class has the largest logit,
+            without margin, of this step's classes, else 0. A tie counts 0: a collapsed model recognises nobody.
         """
         rows, labels = _batch(rows, labels)
         own, others = self._compare(rows, labels, self._draw(labels, self._seeds) if training else None)
@@ -115,7 +118,7 @@ class Head(keras.layers.Layer):
         return {"class_accuracy": ops.mean(recognised)}
 
     def do_nothing_value(self) -> float:
-        """The loss in training of embeddings that say nothing: every cosine 0, and AdaFace's norms at their mean."""
+        """The training loss of embeddings that say nothing: every cosine 0, every norm AdaFace's mean."""
         if self._seen == 1:
             return 0.0
         return float(np.logaddexp(0.0, log(self._seen - 1) - self.scale * self._nothing_less_margin()))
@@ -143,7 +146,8 @@ class Head(keras.layers.Layer):
             return None
         if labels.shape[0] is not None and labels.shape[0] > self._seen:
             raise ValueError(
-                f"`sampled` must be at least the number of rows, {labels.shape[0]}. Received: sampled={self.sampled}"
+                f"`sampled` must be at least the number of rows, {labels.shape[0]}. "
+                f"Received: sampled={self.sampled}"
             )
         chances = keras.random.uniform((self.classes,), seed=seed)
         present = ops.full_like(labels, 2.0, dtype="float32")
@@ -254,10 +258,10 @@ class CosFace(_MarginHead):
 class AdaFace(_MarginHead):
     """Margin by a picture's quality, which the embedding's norm stands for: Kim et al., "AdaFace", CVPR 2022.
 
-    Equations 8 to 12. A row's quality is q = clip(h (norm - mean) / (std + 1e-3), -1, 1), from its raw norm clipped
-    to [0.001, 100], without a gradient; mean and deviation of the norms are running averages, rate 0.01, from 20 and
+    Section 3.3. A row's quality is q = clip(h (norm - mean) / (std + 1e-3), -1, 1), from its raw norm clipped to
+    [0.001, 100], without a gradient; mean and deviation of the norms are running averages, rate 0.01, from 20 and
     100. The own class's logit is scale (cos(clip(theta - margin q, 1e-3, pi - 1e-3)) - (margin + margin q)): at
-    q = -1 a plain angular margin, at q = 0 a cosine's.
+    q = -1 an angular margin as ArcFace's, at q = 0 a cosine's as CosFace's.
 
     As in the authors' code, the averages take the batch in before it is judged by them. Unlike there, the deviation
     is the population's, so that one row gives no NaN, and cosines are not clipped but their angle.
@@ -331,9 +335,13 @@ def _cos_of_sum(cosines: Tensor, angle: Tensor | float) -> Tensor:
 
 
 def _count(name: str, value: Any) -> int:
-    if value is None:
-        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}=None")
-    return count_or_none(name, value) or 0
+    try:
+        count = count_or_none(name, value)
+    except ValueError:
+        count = None
+    if count is None:
+        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}")
+    return count
 
 
 HEADS: dict[str, type[Head]] = {"softmax": Softmax, "arcface": ArcFace, "cosface": CosFace, "adaface": AdaFace}

@@ -75,7 +75,7 @@ class ClassCentres(keras.layers.Layer):
             rows: (B, D) of any float dtype and any norms; the mean is that of the person's unit rows. Detached.
             labels: (B,) int, in [0, people).
         """
-        rows = ops.stop_gradient(unit_rows(rows))
+        rows, labels = ops.stop_gradient(unit_rows(rows)), ops.cast(labels, "int32")
         # The first row of each person gathers the sum; all rows of the person then write the same numbers.
         first = ops.argmax(ops.cast(ops.equal(labels[:, None], labels), "int32"), axis=1)
         batch = ops.shape(rows)[0]

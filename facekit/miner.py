@@ -78,7 +78,7 @@ class Miner(keras.layers.Layer):
         noise = keras.random.uniform(ops.shape(distances), dtype="float32", seed=self.seed_generator)
         if self.kind == "schedule":
             stages = [partial(self._masks, stage, pairs, distances, noise) for stage in STAGES]
-            positive, negative = ops.switch(self.level, stages)
+            positive, negative = ops.switch(ops.convert_to_tensor(self.level), stages)
         else:
             positive, negative = self._masks(self.kind, pairs, distances, noise)
         return pairs._replace(positive=positive, negative=negative)

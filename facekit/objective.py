@@ -67,7 +67,7 @@ class Objective(keras.layers.Layer):
     def build_for(self, dimension: int) -> None:
         """Make the weights of all parts, for embeddings of so many numbers."""
         for part in (*self.heads, self.memory, self.centres):
-            if part is not None:
+            if part is not None and not part.built:
                 part.build((None, dimension))
         self.built = True
 

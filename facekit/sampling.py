@@ -148,9 +148,10 @@ class PeopleSampler:
     People with one picture come K of them together, as negatives. A person with fewer than K pictures gives
     some of them again.
 
-    With neighbours, a batch is groups of 4 people (one of P, where P is less): a leader, who comes once a pass, and
-    the leader's nearest neighbours who have two pictures or more and are not in the batch yet. Where a leader has
-    too few, or 4 does not divide P, the next people of the pass fill the batch.
+    With neighbours, a batch is groups of 4 people (one of P, where P is less): a leader, and the leader's nearest
+    neighbours who have two pictures or more and are not in the batch yet. Everyone leads once a pass, which takes 4
+    times the batches. Where a leader has too few neighbours, or 4 does not divide P, the next people of the pass
+    fill the batch.
 
     Args:
         labels: (n,) int, the person of each picture.

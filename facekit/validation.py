@@ -38,6 +38,7 @@ class HeldOut:
         by_identity = people is not None and len({*people[0]}) >= 10
         self._folds = folds_by_identity(*people).folds if people and by_identity else folds_by_pair(len(pairs))
         self.distances = np.full(len(pairs), np.nan)
+        self.embeddings = np.empty((0, 0), np.float32)
         self._threshold = float("nan")
 
     def measure(self, embed: Embed) -> dict[str, float]:
@@ -48,10 +49,10 @@ class HeldOut:
         Raises:
             FloatingPointError: an embedding is NaN or infinite.
         """
-        embeddings = embed(self._images)
-        if not np.isfinite(embeddings).all():
+        self.embeddings = embed(self._images)
+        if not np.isfinite(self.embeddings).all():
             raise FloatingPointError("The embeddings of held-out people became NaN or infinite")
-        self.distances = pair_distances(embeddings, self._first, self._second)
+        self.distances = pair_distances(self.embeddings, self._first, self._second)
         curve = roc(self.distances, self.pairs.same)
         folding = kfold_accuracy(self.distances, self.pairs.same, self._folds)
         # Where accepting everything is best the threshold is infinite; unit rows are never farther apart than 2.

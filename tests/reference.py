@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -98,13 +98,13 @@ def intra_pair_variance(anchors: list[Anchor], epsilon: float = 0.01) -> Parts:
     ]
 
 
-def tuplet_margin_ipv(anchors: list[Anchor], epsilon: float = 0.01, **options: object) -> Parts:
+def tuplet_margin_ipv(anchors: list[Anchor], epsilon: float = 0.01, **options: Any) -> Parts:
     """Yu & Tao 2019: the one plus half of the other."""
     variance = intra_pair_variance(anchors, epsilon)
     return tuplet_margin(anchors, **options) + [[[0.5 * term for term in terms] for terms in p] for p in variance]
 
 
-def triplet(anchors: list[Anchor], average: str = "positive", **options: object) -> Parts:
+def triplet(anchors: list[Anchor], average: str = "positive", **options: Any) -> Parts:
     """The mean over positive terms, where the papers' mean is that."""
     (part,) = triplet_terms(anchors, **options)
     if options.get("mining") in ("all", "hard") and not options.get("soft") and average == "positive":

@@ -1,4 +1,4 @@
-"""Oracles of mining: NumPy float64 loops over pairs, written from the papers. They never import the code they judge."""
+"""Oracles of mining: NumPy float64 loops, written from the papers. They never import the code they judge."""
 
 from __future__ import annotations
 
@@ -121,15 +121,11 @@ def largest(values: np.ndarray, exists: np.ndarray, count: int) -> list[list[flo
 
 
 def nearest_mean(distances: np.ndarray, negative: np.ndarray, count: int) -> list[float]:
-    rows = [row[[*nearest_columns]] for row, nearest_columns in _nearest_negatives(distances, negative, count)]
-    return [float(np.mean(row)) if len(row) else 0.0 for row in rows]
-
-
-def _nearest_negatives(
-    distances: np.ndarray, negative: np.ndarray, count: int
-) -> Iterator[tuple[np.ndarray, list[int]]]:
+    means = []
     for row in rows_of(distances, np.zeros_like(negative), negative):
-        yield np.array(row.distances), nearest(row, row.negatives, count)
+        chosen = [row.distances[j] for j in nearest(row, row.negatives, count)]
+        means.append(sum(chosen) / len(chosen) if chosen else 0.0)
+    return means
 
 
 def semi_hard(distances: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> list[list[tuple[float, float]]]:
@@ -153,3 +149,14 @@ def violations(
         terms = [row.distances[p] - row.distances[n] + margin for p in row.positives for n in row.negatives]
         found.append((sum(t for t in terms if t > 0), sum(t > 0 for t in terms)))
     return found
+
+
+def tuplet_margin(cosines: np.ndarray, positive: np.ndarray, negative: np.ndarray, own_keys: bool) -> float:
+    """Yu & Tao 2019, equation 5, on chosen pairs, margin 0.1 and scale 64: mean over pairs, or over tuplets."""
+    terms, means = [], []
+    for row in rows_of(cosines, positive, negative):
+        levels = [np.cos(np.arccos(row.distances[p]) - 0.1) for p in row.positives]
+        own = [np.log1p(sum(np.exp(64 * (row.distances[n] - at)) for n in row.negatives)) for at in levels]
+        terms += own if row.negatives else []
+        means.append(float(np.mean(own)) if own else 0.0)
+    return float(np.mean(means if own_keys else terms))

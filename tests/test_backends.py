@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import pytest
 
 from facekit import heads
-from tests.loss_cases import BATCHES, VARIANTS, make, oracle, slope
+from tests.loss_cases import BATCHES, VARIANTS, make
 
 ROOT = Path(__file__).resolve().parent.parent
 Arrays = dict[str, np.ndarray]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -65,7 +66,8 @@ def test_masks_say_which_pairs_count(variant: str) -> None:
     rows = [reference.unit(row) for row in rng.normal(size=(30, 4))]
     anchors, keys, kinds = rows[:9], rows[9:], rng.integers(0, 3, (9, 21))
     kinds[4], kinds[5] = 0, np.minimum(kinds[5], 1)
-    pairs = Pairs(*(tf.constant(x, "float32") for x in (anchors, keys)), tf.equal(kinds, 1), tf.equal(kinds, 2))
+    units = tf.constant(rows, "float32")
+    pairs = Pairs(units[:9], units[9:], tf.equal(kinds, 1), tf.equal(kinds, 2))
     chosen = [
         reference.Anchor(row, *([key for key, k in zip(keys, own, strict=True) if k == kind] for kind in (1, 2)))
         for row, own in zip(anchors, kinds, strict=True)
@@ -87,16 +89,26 @@ def test_replicas_share_a_batch(variant: str) -> None:
         for part in (slice(0, 5), slice(5, None))
     ]
     loss = make(variant)
-    added: list[list[Any]] = [[], []]
-
-    def note(own: list[Any]) -> Any:
-        return lambda value: own.append(value) or value
-
-    for part, own in zip(parts, added, strict=True):
-        loss.values(part._replace(total=note(own)))
-    totals = [sum(values) for values in zip(*added, strict=True)]
-    values = [loss.values(part._replace(total=lambda _, left=iter(totals): next(left))) for part in parts]
+    # Twice: first each replica's sums are noted, then their totals handed out, in the same order.
+    noted: list[list[Any]] = [[], []]
+    for part, own in zip(parts, noted, strict=True):
+        loss.values(part._replace(total=note_in(own)))
+    totals = [sum(values) for values in zip(*noted, strict=True)]
+    values = [loss.values(part._replace(total=hand_out(totals))) for part in parts]
     assert np.concatenate(values).mean() == pytest.approx(oracle(variant, labels, rows), rel=5e-5)
+
+
+def note_in(noted: list[Any]) -> Callable[[Any], Any]:
+    def total(value: Any) -> Any:
+        noted.append(value)
+        return value
+
+    return total
+
+
+def hand_out(totals: list[Any]) -> Callable[[Any], Any]:
+    left = iter(totals)
+    return lambda _: next(left)
 
 
 # ---- Special cases of the formulas ---------------------------------------------------------------------------

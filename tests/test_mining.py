@@ -18,7 +18,7 @@ from facekit import checkpoint, mining
 from facekit.miner import MINERS, STAGES, Miner
 from facekit.pairwise import Pairs, negative_mask, pair_up, positive_mask, unit_rows
 from losses import TripletLoss, TupletMarginLoss
-from tests import contracts, reference
+from tests import contracts
 from tests import reference_mining as oracle
 
 DRAWN = ("random", "distance_weighted", "schedule")
@@ -108,7 +108,7 @@ def test_masks_are_equal_in_graphs(jit_compile: bool) -> None:
 
     @tf.function(jit_compile=jit_compile, input_signature=[tf.TensorSpec(shape, t) for t in types])
     def masks(*arrays: Any) -> list[Any]:
-        case = SimpleNamespace(**dict(zip(inputs, arrays, strict=True)), masks=arrays[:3])
+        case: Any = SimpleNamespace(**dict(zip(inputs, arrays, strict=True)), masks=arrays[:3])
         return [FUNCTIONS[name](mining, case) for name in names]
 
     for kind in ("random", "tied"):
@@ -208,7 +208,7 @@ def test_random_draws_are_even(count: int) -> None:
     np.testing.assert_allclose(found, np.array([1, 0, 1, 1, 1, 1]) * count / 5, atol=0.012)
 
 
-# One too far to be drawn, two nearer than the lower limit, one no negative.
+# One too far to be drawn, one no negative.
 DISTANCES = [0.9, 1.0, 0.8, 1.41, 0.7, 1.2]
 NEGATIVE = [True, True, False, True, True, True]
 
@@ -225,13 +225,14 @@ def test_weighted_draws_follow_the_weights(dimension: int, count: int) -> None:
     expected = np.zeros(6)
     expected[drawn] = oracle.inclusion(weights, count)
     np.testing.assert_allclose(found, expected, atol=0.012)
-    assert count == 2 or dimension == 2 or found[4] > 2 * found[1]
+    assert count == 2 or dimension < 8 or found[4] > 4 * found[1]
 
 
 def test_weighted_draws_are_even_below_the_lower_limit_and_where_all_are_far() -> None:
     for distances in ([0.0, 0.5, 0.2, 0.49], [1.4, 1.45, 2.0, 1.9]):
         rows = np.tile(np.array(distances, "float32"), (MANY, 1))
-        found = shares(lambda noise, n, r=rows: mining.distance_weighted_negatives(noise, r, n, 512, 1), [True] * 4)
+        draw = partial(lambda r, noise, n: mining.distance_weighted_negatives(noise, r, n, 512, 1), rows)
+        found = shares(draw, [True] * 4)
         np.testing.assert_allclose(found, 0.25, atol=0.012)
 
 
@@ -243,7 +244,7 @@ def test_the_weight_at_512_numbers_is_as_documented() -> None:
 
 
 def make_pairs(form: str, seed: int = 0, clustered: bool = True) -> Pairs:
-    """13 anchors: a flat batch; tuplets, with own keys; or a memory's 40 rows as keys, a third of them not there."""
+    """13 anchors: a flat batch; tuplets, with own keys; or a memory's 40 rows as keys, a third of them empty."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(60, 6)) * (1.0 if clustered else 0.0)
     if form == "tuplet":
@@ -305,7 +306,8 @@ def test_layer_matches_the_loops(kind: str, form: str) -> None:
         for found, expected in zip(masks_of(mined), expected_masks(kind, pairs, 2, 0.4, noise), strict=True):
             np.testing.assert_array_equal(found, expected)
         assert mined.anchors is pairs.anchors and mined.keys is pairs.keys and mined.total is pairs.total
-        assert kind == "all" or any((a != b).any() for a, b in zip(masks_of(mined), masks_of(pairs), strict=True))
+        fewer = any((a != b).any() for a, b in zip(masks_of(mined), masks_of(pairs), strict=True))
+        assert fewer != (kind == "all" or (kind, form) == ("easy_positive", "tuplet"))
 
 
 def step_on(miner: Miner, pairs: Pairs, jit_compile: bool) -> Callable[..., Any]:
@@ -321,7 +323,7 @@ def step_on(miner: Miner, pairs: Pairs, jit_compile: bool) -> Callable[..., Any]
 
 
 @every_kind
-@every_form
+@pytest.mark.parametrize("form", ["tuplet", "bank"])
 def test_layer_in_a_graph_of_unknown_size(kind: str, form: str) -> None:
     pairs = make_pairs(form, 1)
     alone, compiled = Miner(kind, count=2), Miner(kind, count=2)
@@ -338,10 +340,9 @@ def test_layer_in_a_graph_of_unknown_size(kind: str, form: str) -> None:
 
 
 @every_kind
-@pytest.mark.parametrize("form", ["flat", "tuplet"])
-def test_layer_under_xla(kind: str, form: str) -> None:
+def test_layer_under_xla(kind: str) -> None:
     """Random numbers are others there: their masks are compared in size."""
-    pairs = make_pairs(form, 1)
+    pairs = make_pairs("tuplet" if kind in ("hard", "random") else "bank", 1)
     step, drawn = step_on(Miner(kind, count=2), pairs, jit_compile=True), []
     for _ in range(2):
         positive, negative = (np.asarray(mask) for mask in step(*pairs[:4]))
@@ -356,7 +357,7 @@ def test_layer_under_xla(kind: str, form: str) -> None:
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 def test_schedule_moves_on_without_a_new_graph(jit_compile: bool) -> None:
-    pairs, miner, traces = make_pairs("flat", 2), Miner("schedule", count=3), []
+    pairs, miner, traces = make_pairs("flat", 2), Miner("schedule", count=3), list[None]()
 
     @tf.function(jit_compile=jit_compile)
     def masks() -> Any:
@@ -405,29 +406,31 @@ def test_layer_draws_evenly() -> None:
     np.testing.assert_allclose(share, negative * 2 / negative.sum(1, keepdims=True), atol=0.05)
 
 
-def in_a_model(seed: int) -> tuple[keras.Model, Miner]:
-    miner = Miner("schedule", count=2, seed=seed)
-    model = contracts.tiny_model(4, "flat")
-    model.miner = miner
-    model.compile("sgd", TripletLoss())
-    model.build((None, 6))
-    model.optimizer.build(model.trainable_variables)
-    return model, miner
+class Trained(keras.Model):
+    """A model that keeps a miner, as a trainer does."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.dense = keras.layers.Dense(2)
+        self.miner = Miner("schedule", count=2, seed=seed)
+        self.compile("sgd", "mse")
+        self.optimizer.build(self.trainable_variables)
+
+    def call(self, rows: Any) -> Any:
+        return self.dense(rows)
 
 
 def test_a_checkpoint_repeats_the_draws_and_the_stage(tmp_path: Path) -> None:
-    pairs = make_pairs("flat", 4)
-    model, miner = in_a_model(0)
-    miner(pairs)
-    checkpoint.save_state(tmp_path / "state.npz", model, {})
-    expected = [np.asarray(miner(pairs).negative) for _ in range(2)]
-    miner.advance()
-    checkpoint.save_state(tmp_path / "later.npz", model, {})
-    resumed, other = in_a_model(5)
-    checkpoint.restore_state(tmp_path / "state.npz", resumed)
-    np.testing.assert_array_equal([np.asarray(other(pairs).negative) for _ in range(2)], expected)
-    checkpoint.restore_state(tmp_path / "later.npz", resumed)
-    assert other.stage_name == "semi_hard"
+    pairs, model, resumed = make_pairs("flat", 4), Trained(0), Trained(5)
+    model.miner(pairs)
+    checkpoint.save_state(tmp_path / "early.npz", model, {})
+    expected = [np.asarray(model.miner(pairs).negative) for _ in range(2)]
+    model.miner.advance()
+    checkpoint.save_state(tmp_path / "late.npz", model, {})
+    checkpoint.restore_state(tmp_path / "early.npz", resumed)
+    np.testing.assert_array_equal([np.asarray(resumed.miner(pairs).negative) for _ in range(2)], expected)
+    checkpoint.restore_state(tmp_path / "late.npz", resumed)
+    assert resumed.miner.stage_name == "semi_hard"
 
 
 # ---- With losses ---------------------------------------------------------------------------------------------
@@ -462,40 +465,36 @@ def test_all_triplets_of_hard_pairs_are_the_hard_triplets(form: str, seed: int) 
 
 
 @every_kind
-@pytest.mark.parametrize("form", ["flat", "tuplet"])
+@pytest.mark.parametrize("form", FORMS)
 def test_tuplet_margin_on_mined_pairs(kind: str, form: str) -> None:
-    labels, rows = batch(form, 4)
-    pairs = pair_up(labels, rows)
-    mined = Miner(kind, count=3)(pairs)
-    anchors, keys = np.asarray(mined.anchors, "float64"), np.asarray(mined.keys, "float64")
-    own_keys = keys if keys.ndim == 3 else [keys] * len(anchors)
-    of = [
-        reference.Anchor(anchor, list(own[positive]), list(own[negative]))
-        for anchor, own, positive, negative in zip(anchors, own_keys, *masks_of(mined), strict=True)
-    ]
-    expected = (
-        reference.tuplet_margin(of) if form == "flat" else np.mean([reference.tuplet_margin([a]) for a in of])
-    )
+    mined = Miner(kind, count=3)(make_pairs(form, 4))
+    expected = oracle.tuplet_margin(np.asarray(mined.cosines()), *masks_of(mined), own_keys=form == "tuplet")
     assert float(np.mean(TupletMarginLoss().values(mined))) == pytest.approx(expected, rel=5e-5)
 
 
 @every_kind
-@pytest.mark.parametrize("loss", [TupletMarginLoss(), TripletLoss(mining="all")], ids=["tuplet", "triplet"])
-def test_memory_is_that_of_pairs(kind: str, loss: Any) -> None:
+def test_memory_is_that_of_pairs(kind: str) -> None:
     labels, rows = np.arange(64) % 20, np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
-    contracts.check_loss_keeps_to_pairs(Mined(loss, Miner(kind, count=2)), labels, rows)
+    contracts.check_loss_keeps_to_pairs(Mined(TupletMarginLoss(), Miner(kind, count=2)), labels, rows)
+
+
+ODD = {
+    "equal": np.ones((5, 3)),
+    "zero": np.zeros((5, 3)),
+    "antipodal": np.array([[1.0], [-1], [1], [-1], [0]]),
+    "one-hot": np.eye(5, 3),
+}
 
 
 @every_kind
 def test_odd_batches_stay_finite_and_a_broken_model_shows(kind: str) -> None:
-    labels = np.array([0, 0, 1, 1, 2])
-    for loss in (TupletMarginLoss(), TripletLoss(mining="all"), TripletLoss()):
-        mined = Mined(loss, Miner(kind, count=2))
-        for rows in (np.ones((5, 3)), np.zeros((5, 3)), np.eye(5, 3), np.array([[1.0], [-1], [1], [-1], [0]])):
-            contracts.check_loss_is_finite(mined, labels, rows.astype("float32"))
-        contracts.check_loss_is_finite(mined, np.zeros(5, int), np.eye(5, 3, dtype="float32"))
+    labels, mined = np.array([0, 0, 1, 1, 2]), Mined(TupletMarginLoss(), Miner(kind, count=2))
+    for rows in ODD.values():
+        contracts.check_loss_is_finite(mined, labels, rows.astype("float32"))
+    assert contracts.check_loss_is_finite(mined, np.zeros(5, int), np.eye(5, 3, dtype="float32"))[0] == 0.0
+    for loss in (TupletMarginLoss(), TripletLoss(mining="all"), TripletLoss(mining="hard")):
         for broken in (np.full((5, 3), np.nan), np.diag([1.0, np.nan, 1, 1, 1])):
-            assert np.isnan(float(mined(labels, broken.astype("float32"))))
+            assert np.isnan(float(Mined(loss, Miner(kind, count=2))(labels, broken.astype("float32"))))
 
 
 # ---- Configuration -------------------------------------------------------------------------------------------
@@ -503,7 +502,8 @@ def test_odd_batches_stay_finite_and_a_broken_model_shows(kind: str) -> None:
 
 @every_kind
 def test_configuration(kind: str) -> None:
-    miner = Miner(kind, count=np.int64(3), margin=np.float32(0.5), seed=7, name="miner")
+    options: dict[str, Any] = {"count": np.int64(3), "margin": np.float32(0.5), "seed": 7}
+    miner = Miner(kind, **options, name="miner")
     config = miner.get_config()
     assert json.loads(json.dumps(config)) == config
     own = {name: config[name] for name in ("name", "kind", "count", "margin", "seed")}

@@ -142,3 +142,176 @@ def test_pairs_shrink_to_what_there_is():
     pairs, same = verification_pairs(labels, 100, seed=0)
     assert same.tolist() == [True, False]
     np.testing.assert_array_equal(pairs, verification_pairs(labels, 100, seed=0)[0])
+
+
+# ---- People who look alike ---------------------------------------------------------------------------------------
+
+
+def neighbours_of(labels: np.ndarray, count: int, seed: int = 9) -> np.ndarray:
+    """Random neighbours: of each person `count` different other people."""
+    rng, people = np.random.default_rng(seed), len(np.unique(labels))
+    rows = [rng.permutation(np.delete(np.arange(people), person))[:count] for person in range(people)]
+    return np.array(rows, np.int32)
+
+
+def test_without_neighbours_batches_are_those_of_the_first_release():
+    # Drawn before samplers took neighbours; NumPy keeps its streams within a release of it.
+    assert tuplets(batch=3).batch(7).tolist() == [
+        [26, 27, 28, 0, 20, 8],
+        [19, 18, 2, 2, 5, 30],
+        [84, 85, 35, 57, 18, 3],
+    ]
+    assert tuplets(batch=3).batch(500, None)[0].tolist() == [21, 20, 4, 16, 2, 4]
+    sampler = PeopleSampler(LABELS, 12, 4, 0)
+    assert sampler.batch(0).tolist() == [34, 35, 31, 30, 22, 23, 22, 23, 26, 27, 26, 27]
+    assert sampler.batch(5, None).tolist() == [14, 15, 14, 15, 16, 17, 16, 17, 8, 3, 7, 6]
+    assert sampler.batch(77).tolist() == [91, 88, 87, 86, 26, 27, 26, 27, 56, 51, 52, 54]
+
+
+@pytest.mark.parametrize(("negatives", "near"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (9, 4)])
+def test_half_of_the_negatives_look_like_the_anchor(negatives: int, near: int):
+    neighbours = neighbours_of(LABELS, 12)
+    for step in range(100):
+        batch = tuplets(negatives=negatives).batch(step, neighbours)
+        assert batch.shape == (6, 2 + negatives)
+        people = LABELS[batch]
+        assert (people[:, 2:] != people[:, :1]).all()
+        for row in people:
+            alike = row[2 : 2 + near].tolist()
+            assert len(set(alike)) == near and set(alike) <= set(neighbours[row[0]])
+        np.testing.assert_array_equal(batch[:, :2], tuplets(negatives=negatives).batch(step)[:, :2])
+
+
+def test_every_neighbour_is_drawn_evenly_and_the_rest_from_everyone():
+    neighbours = neighbours_of(LABELS, 5)
+    people = LABELS[np.concatenate([tuplets(batch=20).batch(step, neighbours) for step in range(300)])]
+    of_one = people[people[:, 0] == 12]
+    assert len(of_one) == 300
+    counts = np.bincount(of_one[:, 2:4].ravel(), minlength=30)
+    assert np.flatnonzero(counts).tolist() == sorted(neighbours[12])
+    assert (np.abs(counts[neighbours[12]] - 120) < 50).all()
+    assert set(of_one[:, 4:].ravel()) == set(range(30)) - {12}
+
+
+def test_neighbours_give_random_pictures():
+    neighbours = np.full((30, 1), 29, np.int32)
+    drawn = [tuplets(batch=20).batch(step, neighbours) for step in range(20)]
+    hard = np.concatenate([batch[LABELS[batch[:, 0]] != 29, 2] for batch in drawn])
+    assert (LABELS[hard] == 29).all() and len(set(hard)) > 90
+
+
+def test_fewer_neighbours_than_half_leave_the_rest_random():
+    neighbours = np.full((30, 3), -1, np.int32)
+    neighbours[:15, 1] = (np.arange(15) + 1) % 30
+    neighbours[10, 2] = 10  # nobody is their own neighbour
+    for step in range(200):
+        rows, plain = (LABELS[tuplets(negatives=8).batch(step, given)] for given in (neighbours, None))
+        assert (rows[:, 2:] != rows[:, :1]).all()
+        few = rows[:, 0] < 15
+        assert (rows[few, 2] == rows[few, 0] + 1).all()
+        assert (rows[~few, 2] == plain[~few, 2]).all() and (rows[:, 3:] == plain[:, 3:]).all()
+
+
+def units_of(batch: np.ndarray, labels: np.ndarray, pictures: int) -> list[int]:
+    """The person of each unit of a batch; -1 for people of one picture together."""
+    rows = labels[batch].reshape(-1, pictures)
+    assert all(len(set(row)) == (pictures if (labels == row[0]).sum() == 1 else 1) for row in rows)
+    pictures_of = batch.reshape(-1, pictures)
+    for row, own in zip(rows, pictures_of, strict=True):
+        assert len(set(own)) == min(pictures, np.isin(labels, row).sum())
+    people = [int(row[0]) if (labels == row[0]).sum() > 1 else -1 for row in rows]
+    several = [person for person in people if person >= 0]
+    single = labels[batch][np.repeat(np.array(people) < 0, pictures)].tolist()
+    assert len(set(several)) == len(several) and len(set(single)) == len(single)
+    return people
+
+
+def groups_by_hand(order: list[int], first: int, p: int, counts: np.ndarray, neighbours: np.ndarray) -> list[int]:
+    """The P units of the batch whose leaders start at `first` in the order of a pass; -1 for single pictures."""
+    group = min(4, p)
+    order = order[first:] + order[:first]
+    leaders = order[: p // group]
+    batch = []
+    for leader in leaders:
+        batch.append(leader)
+        near = neighbours[leader] if leader >= 0 else []
+        batch += [n for n in near if n >= 0 and counts[n] > 1 and n not in leaders + batch][: group - 1]
+    batch += [unit for unit in order if unit not in batch][: p - len(batch)]
+    return [max(unit, -1) for unit in batch]
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, 4, 5, 7, 8, 11, 12, 20, 25])
+@pytest.mark.parametrize("near", [0, 1, 4, 29])
+def test_a_batch_is_groups_of_a_leader_and_the_nearest_who_are_not_in_it(p: int, near: int):
+    labels = np.repeat(np.arange(30), [1] * 10 + [2] * 10 + [5] * 10)
+    counts = np.bincount(labels)
+    neighbours = np.full((30, 29), -1, np.int32)
+    neighbours[:, :near] = neighbours_of(labels, 29)[:, :near]
+    sampler, one_by_one = PeopleSampler(labels, 2 * p, 2, seed=4), PeopleSampler(labels, 2, 2, seed=4)
+    leaders = p // min(4, p)
+    for step in range(60):
+        turn, place = divmod(step, 25 // leaders)
+        order = [units_of(one_by_one.batch(25 * turn + unit), labels, 2)[0] for unit in range(25)]
+        order = [unit if unit >= 0 else -1 - number for number, unit in enumerate(order)]
+        batch = units_of(sampler.batch(step, neighbours), labels, 2)
+        assert len(batch) == p
+        assert batch == groups_by_hand(order, place * leaders, p, counts, neighbours)
+
+
+def test_everyone_leads_once_a_pass():
+    labels = np.repeat(np.arange(30), 3)
+    neighbours = neighbours_of(labels, 29)
+    sampler = PeopleSampler(labels, 16, 2, seed=0)
+    leaders = [units_of(sampler.batch(step, neighbours), labels, 2)[::4] for step in range(30)]
+    for turn in range(2):
+        assert sorted(sum(leaders[15 * turn : 15 * turn + 15], [])) == list(range(30))
+    assert leaders[:15] != leaders[15:]
+
+
+@pytest.mark.parametrize("make", [lambda labels: tuplets(labels=labels), lambda x: PeopleSampler(x, 12, 2, 0)])
+def test_neighbours_are_numbered_by_sorted_labels(make):
+    neighbours = neighbours_of(LABELS, 8)
+    order = np.random.default_rng(0).permutation(len(LABELS))
+    for step in range(20):
+        batch = make(LABELS[order]).batch(step, neighbours)
+        np.testing.assert_array_equal(batch, make(LABELS[order] * 10 - 50).batch(step, neighbours))
+        people = LABELS[order][batch]
+        if people.ndim == 2:
+            assert all(set(row[2:4]) <= set(neighbours[row[0]]) for row in people)
+
+
+@pytest.mark.parametrize("make", [tuplets, lambda: PeopleSampler(LABELS, 12, 2, 0)])
+@pytest.mark.parametrize("people", [29, 31])
+def test_neighbours_of_other_people_are_refused(make, people: int):
+    with pytest.raises(ValueError, match=f"`neighbours` are of {people} people; there are 30"):
+        make().batch(0, np.zeros((people, 4), np.int32))
+
+
+@pytest.mark.parametrize("make", [tuplets, lambda seed=0: PeopleSampler(LABELS, 32, 4, seed)])
+def test_a_batch_depends_on_seed_step_and_neighbours_only(make):
+    neighbours = neighbours_of(LABELS, 10)
+    before = neighbours.copy()
+    one, later = make(), make().batch(41, neighbours)
+    for step in range(10):
+        one.batch(step, neighbours if step % 2 else None)
+    np.testing.assert_array_equal(one.batch(41, neighbours), later)
+    np.testing.assert_array_equal(neighbours, before)
+    assert (make(seed=1).batch(41, neighbours) != later).any()
+    assert (make().batch(42, neighbours) != later).any()
+    assert (make().batch(41, neighbours_of(LABELS, 10, seed=8)) != later).any()
+    assert (make().batch(41) != later).any()
+
+
+def test_batches_of_look_alikes_are_the_same_in_another_process():
+    code = (
+        "import numpy as np; from facekit.sampling import PeopleSampler, TupletSampler\n"
+        "labels = np.repeat(np.arange(30), [1] * 10 + [2] * 10 + [7] * 9 + [100])\n"
+        "neighbours = np.stack([(np.arange(30) + shift) % 30 for shift in range(1, 12)], 1).astype(np.int32)\n"
+        "samplers = TupletSampler(labels, 6, 4, 0), PeopleSampler(labels, 32, 4, 0)\n"
+        "print([sampler.batch(77, neighbours).tolist() for sampler in samplers])"
+    )
+    neighbours = np.stack([(np.arange(30) + shift) % 30 for shift in range(1, 12)], 1).astype(np.int32)
+    root = Path(__file__).parent.parent
+    answer = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    expected = [s.batch(77, neighbours).tolist() for s in (tuplets(), PeopleSampler(LABELS, 32, 4, 0))]
+    assert answer.stdout.strip() == str(expected)

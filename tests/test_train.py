@@ -23,6 +23,7 @@ from facekit import callbacks, runtime
 from facekit.bundle import read_network, read_record
 from facekit.callbacks import learning_rate_at
 from facekit.images import read_image
+from facekit.objective import PAIR_FIGURES
 from facekit.settings import read_settings
 from facekit.validation import FIGURES, ordered_share
 
@@ -88,7 +89,7 @@ def test_a_run_leaves_everything_behind(whole, crops):
 def test_history_has_every_figure_of_every_epoch(whole):
     rows = list(csv.DictReader((whole / "history.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
-    wanted = {"loss", "learning_rate", "images_per_second", *train.LOG_NAMES, *FIGURES}
+    wanted = {"loss", "learning_rate", "images_per_second", *PAIR_FIGURES, *FIGURES}
     for row in rows:
         assert wanted <= set(row) and all(np.isfinite(float(row[name])) for name in wanted)
         assert 0 <= float(row["active"]) <= 1 and 0 <= float(row["auc"]) <= 1
@@ -284,59 +285,6 @@ def test_settings_from_a_file_are_overridden_by_options(crops, tmp_path):
     assert train.read_command([])[0].name  # the date and time
 
 
-def test_the_loss_is_what_the_settings_say():
-    tuplet = train.build_loss(Config(margin=0.3, scale=32.0, hardest=4)).get_config()
-    assert (tuplet["margin"], tuplet["scale"], tuplet["hardest"]) == (0.3, 32.0, 4)
-    assert train.build_loss(Config()).get_config()["margin"] == 0.1
-    triplet = train.build_loss(Config(loss="triplet", mining="hard", soft=True)).get_config()
-    assert (triplet["mining"], triplet["soft"], triplet["squared"], triplet["margin"]) == ("hard", True, False, 0.2)
-    assert train.build_loss(Config(loss="triplet", squared=True, margin=1.0)).get_config()["squared"]
-
-
-def test_the_optimizer_is_what_the_settings_say():
-    adamw = train.build_optimizer(Config(weight_decay=0.02, clip_norm=3.0))
-    assert (type(adamw).__name__, adamw.weight_decay, adamw.global_clipnorm) == ("AdamW", 0.02, 3.0)
-    sgd = train.build_optimizer(Config(optimizer="sgd", momentum=0.8, weight_decay=0.0, clip_norm=None))
-    assert (type(sgd).__name__, sgd.momentum, sgd.nesterov) == ("SGD", 0.8, True)
-    assert sgd.weight_decay is None and sgd.global_clipnorm is None
-    assert type(train.build_optimizer(Config(optimizer="adam"))).__name__ == "Adam"
-
-
-def session(**settings) -> train.Session:
-    config = Config(image_size=32, embedding_size=8, name="x", **settings)
-    return train.Session(config, train.RunFolder.of(config), steps=100)
-
-
-def test_a_session_is_what_the_settings_say():
-    plain = session(epochs=4, learning_rate=0.5, warmup_epochs=2, early_stopping_patience=3, negatives="tuplet")
-    rates = [plain.rate._rate_at(step) for step in (0, 199, 399)]
-    assert rates == pytest.approx([0.5 / 200, 0.5, 0.005], rel=0.02)
-    assert plain.best._stop_patience == 3 and plain.best._plateau is None and plain.best._sign == 1
-    assert not plain.trainer._whole_batch and not plain.trainer.jit_compile
-    other = session(schedule="plateau", plateau_patience=2, plateau_factor=0.5, monitor="eer", xla=True)
-    assert other.best._sign == -1 and other.best._plateau_patience == 2 and other.trainer.jit_compile
-    assert other.trainer._whole_batch
-    other.best._plateau()
-    assert other.rate._factor**other.rate.lowered == 0.5
-
-
-def test_half_precision_scales_its_loss():
-    assert type(session(precision="mixed_float16").trainer.optimizer).__name__ == "LossScaleOptimizer"
-    assert type(session().trainer.optimizer).__name__ == "AdamW"
-
-
-def test_the_seed_decides_the_first_weights():
-    first, again, other = (session(seed=seed).trainer.network.get_weights() for seed in (1, 1, 2))
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
-
-
-def test_usual_negatives():
-    assert train.usual_negatives(Config(negatives="tuplet", negatives_per_tuplet=5)) == 5
-    assert train.usual_negatives(Config(batch_size=4, negatives_per_tuplet=3)) == 18
-    assert train.usual_negatives(Config(sampler="people", batch_size=12, pictures_per_person=3)) == 9
-
-
 def test_an_early_stopped_run_is_finished(crops, tmp_path, capsys):
     settings = {"early_stopping_patience": 1, "epochs": 30, "learning_rate": 1e-12, "steps_per_epoch": 1}
     assert train.main(arguments(crops, tmp_path, "early", **settings)) == 0
@@ -381,7 +329,8 @@ class _Model:
 def followed(figures: list[float], **options) -> tuple[callbacks.Best, list[str], _Model]:
     """A `Best` that saw these figures, what it called, and its model."""
     called: list[str] = []
-    best = callbacks.Best("auc", True, lambda: called.append("keep"), lambda: called.append("lower"), **options)
+    best = callbacks.Best("auc", True, lambda: called.append("keep"))
+    best.begin(lambda: called.append("lower"), **options)
     model = _Model()
     best.set_model(model)
     for epoch, figure in enumerate(figures):
@@ -394,6 +343,8 @@ def test_the_best_is_kept_and_a_plateau_lowers_and_stops():
     assert called == ["keep", "keep", "lower"] and model.stop_training
     assert best.state == {"value": 0.7, "epoch": 1, "waited": 3}
     assert not followed([0.5, 0.4, 0.4], plateau_patience=2, stop_patience=3)[2].stop_training
+    best.begin()
+    assert best.state == {"value": 0.7, "epoch": 1, "waited": 0} and not best.finished
 
 
 @pytest.mark.slow
