@@ -197,7 +197,7 @@ class Session:
             "history": self.history.rows,
             "monitors": self.monitor_states,
         }
-        beside = dict(self.snapshots.arrays()) if self.snapshots else {}
+        beside: dict[str, NDArray[Any]] = dict(self.snapshots.arrays()) if self.snapshots else {}
         if self.drift and self.drift.previous is not None:
             beside["drift"] = self.drift.previous
         save_state(self.folder.state, self.trainer, record, beside)

@@ -15,6 +15,7 @@ import datetime
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,8 @@ def epoch_line(epoch: int, logs: dict[str, Any], epochs: int, do_nothing: float)
     """One honest line for an epoch."""
     memory = ""
     if logs.get("memory_filled"):
-        memory = f"memory {logs['memory_age']:.0f} steps old (moved {logs['memory_drift']:.3f})  "
+        moved = f" (moved {logs['memory_drift']:.3f})" if isfinite(logs["memory_drift"]) else ""
+        memory = f"memory {logs['memory_age']:.0f} steps old{moved}  "
     classes = f"classes right {logs['class_accuracy']:.0%}  " if "class_accuracy" in logs else ""
     return (
         f"epoch {epoch + 1}/{epochs}  loss {logs['loss']:.3f} (collapsed: {do_nothing:.3f})  "

@@ -48,8 +48,8 @@ class Head(keras.layers.Layer):
     and weight decay of an optimizer still move them. Evaluation sees all classes. The draws' state is among
     `variables`, though in no weights file: a resumed run draws on if all its variables are kept.
 
-    Memory: a step holds the weights and 1.5 (a graph) to 5 times (eager) 4 C subcentres (B + D) bytes, C the classes
-    that it sees. An optimizer's slots are for all classes: Adam's are twice the weights.
+    Memory: besides the weights a step holds 1.5 (a graph) to 5 times (eager) 4 C subcentres (B + D) bytes, with C
+    the classes that it sees. An optimizer's slots are for all classes: Adam's are twice the weights.
 
     Args:
         classes: how many there are, at least 1.

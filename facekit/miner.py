@@ -34,8 +34,8 @@ class Miner(keras.layers.Layer):
     Sources and what differs from them stand in `facekit.mining`; distances are Euclidean, of unit rows. What a kind
     does not choose (the positives of "random", say) stays as it is.
 
-    The draws' state and the schedule's level are in `variables`, and so in a checkpoint of the run; Keras' own
-    weight files leave random states out. Every call draws anew.
+    Every call draws anew. The draws' state and the schedule's level are in `variables`, and so in a checkpoint of
+    the run; Keras' own weight files leave random states out. From one state, XLA draws other numbers than TensorFlow.
 
     Call: `Pairs` to `Pairs`.
 
@@ -101,7 +101,7 @@ class Miner(keras.layers.Layer):
     @property
     def stage_name(self) -> str:
         """The kind of mining now: of a schedule, one of `STAGES`."""
-        return self.kind if self.level is None else STAGES[int(self.level)]
+        return self.kind if self.level is None else STAGES[int(ops.convert_to_numpy(self.level))]
 
     def advance(self) -> str:
         """Move the schedule one stage on, the last stays; takes effect in compiled steps too.

@@ -1,129 +1,108 @@
-"""The losses and heads on Keras' other backends: their oracles' values and gradients, TensorFlow nowhere in sight.
+"""The losses and heads on Keras' other backends: the oracles' values and gradients, and TensorFlow nowhere.
 
-Keras takes one backend a process: `KERAS_BACKEND=jax python -m tests.test_backends INPUTS RESULTS`.
+Keras takes one backend a process: `KERAS_BACKEND=jax python -m tests.test_backends FILE` computes, pytest compares.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import pytest
 
 from facekit import heads
-from tests.loss_cases import BATCHES, VARIANTS, make
+from tests.loss_cases import BATCHES, VARIANTS, make, oracle, slope
+
+pytestmark = pytest.mark.backend
 
 ROOT = Path(__file__).resolve().parent.parent
 Arrays = dict[str, np.ndarray]
-Step = Callable[[Callable[[Any], Any], np.ndarray], tuple[Any, Any]]
+Batch = tuple[np.ndarray, np.ndarray]
+Loss = Callable[[Any, Any], Any]
 
-PORTABLE = (
-    "losses", "facekit.arguments", "facekit.formulas", "facekit.heads", "facekit.memory", "facekit.miner",
-    "facekit.mining", "facekit.pair_loss", "facekit.pairwise", "facekit.replicas", "facekit.weighted_sum",
-)  # fmt: skip
+PORTABLE = [
+    "losses",
+    *(f"facekit.{name}" for name in ("arguments", "formulas", "heads", "memory", "miner", "mining")),
+    *(f"facekit.{name}" for name in ("pair_loss", "pairwise", "replicas", "weighted_sum")),
+]
 
-NOTHING = {
-    "one row": (np.zeros(1, int), np.ones((1, 3))),
-    "tuplets without a pair": (np.array([[0, 1, 0, 0], [2, 0, 2, 2]]), np.ones((2, 4, 3))),
-}
-ODD = {
-    "one identity": (np.zeros(4, int), np.eye(4, 3)),
-    "all singletons": (np.arange(4), np.ones((4, 3))),
-    "all equal": (np.array([0, 0, 1, 1]), np.ones((4, 3))),
-    "all zero": (np.array([0, 0, 1, 1]), np.zeros((4, 3))),
-    "a zero row": (np.array([0, 0, 1, 1]), np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])),
-    "duplicates": (np.array([0, 0, 1, 1]), np.array([[1.0, 2, 3], [1, 2, 3], [1, 2, 3], [3, 1, 2]])),
-    "antipodal": (np.array([0, 0, 1, 1]), np.array([[1.0, 0, 0], [-1, 0, 0], [1, 0, 0], [-1, 0, 0]])),
-    "near duplicates": (np.array([0, 0, 1, 1]), np.ones((4, 3)) + 1e-7 * np.arange(12).reshape(4, 3)),
-    "tuplets all equal": (np.array([[0, 0, 1, 2], [1, 1, 0, 2]]), np.ones((2, 4, 3))),
-}
-USUAL = {f"{form} {kind}": BATCHES[form](kind, 0) for form in BATCHES for kind in ("random", "clustered")}
 
-HEAD_LABELS = np.array([0, 3, 1, 1, 6, 2, 5, 3])
-HEAD_ROWS = (20.0 * np.random.default_rng(0).normal(size=(8, 5))).astype("float32")
-HEAD_CENTRES = np.random.default_rng(1).normal(size=(7, 1, 5)).astype("float32")
+def odd_batches(labels: np.ndarray, rows: np.ndarray) -> dict[str, Batch]:
+    """Degenerate batches, of the shape of a usual one: nothing is compiled again."""
+    numbers = np.arange(labels.size).reshape(labels.shape)
+    batches = {
+        "one identity": (np.zeros_like(labels), rows),
+        "all singletons": (numbers, rows),
+        "all equal": (labels, np.ones_like(rows)),
+        "all zero": (labels, np.zeros_like(rows)),
+        "a zero row": (labels, np.where(numbers[..., None] == 0, 0.0, rows)),
+        "duplicates": (labels, rows.reshape(-1, rows.shape[-1])[labels % 7]),
+        "antipodal": (labels, np.ones_like(rows) * (-1.0) ** numbers[..., None]),
+        "near duplicates": (labels, 1.0 + 1e-7 * np.arange(rows.size).reshape(rows.shape)),
+    }
+    return {name: (labels, rows.astype("float32")) for name, (labels, rows) in batches.items()}
+
+
+USUAL = {form: {kind: BATCHES[form](kind, 0) for kind in ("random", "clustered")} for form in BATCHES}
+ODD = {form: odd_batches(*USUAL[form]["random"]) for form in BATCHES}
+
+HEADS: dict[str, dict[str, Any]] = {**{name: {} for name in heads.HEADS}, "arcface-subcentres": {"subcentres": 3}}
+HEAD_BATCH = np.array([0, 3, 1, 1, 6, 2, 5, 3]), np.random.default_rng(0).normal(scale=9, size=(8, 5)).astype("f4")
+
+
+def head_loss(name: str) -> Loss:
+    """The mean value of a head with the same centres everywhere."""
+    head = heads.get(name.partition("-")[0], classes=7, **HEADS[name])
+    head.build((None, HEAD_BATCH[1].shape[1]))
+    head.centres.assign(np.random.default_rng(1).normal(size=head.centres.shape))
+    return lambda labels, rows: keras.ops.mean(head(rows, labels))
 
 
 # ---- The process of another backend ----------------------------------------------------------------------------
 
 
-def jax_step(value: Callable[[Any], Any], rows: np.ndarray) -> tuple[Any, Any]:
+def jax_outcome(loss: Loss, labels: Any, rows: Any) -> tuple[Any, Any]:
     import jax
 
-    return jax.value_and_grad(value)(rows)
+    return jax.value_and_grad(lambda at: loss(labels, at))(rows)
 
 
-def jax_compiled_step(value: Callable[[Any], Any], rows: np.ndarray) -> tuple[Any, Any]:
-    import jax
-
-    return jax.jit(jax.value_and_grad(value))(rows)
-
-
-def torch_step(value: Callable[[Any], Any], rows: np.ndarray) -> tuple[Any, Any]:
+def torch_outcome(loss: Loss, labels: Any, rows: Any) -> tuple[Any, Any]:
     import torch
 
     at = torch.tensor(rows, requires_grad=True)
-    found = value(at)
-    return found.detach(), torch.autograd.grad(found, at)[0]
+    value = loss(labels, at)
+    return value.detach(), torch.autograd.grad(value, at)[0]
 
 
-def tensorflow_step(value: Callable[[Any], Any], rows: np.ndarray) -> tuple[Any, Any]:
-    import tensorflow as tf
-
-    at = tf.constant(rows)
-    with tf.GradientTape() as tape:
-        tape.watch(at)
-        found = value(at)
-    return found, tape.gradient(found, at)
+def outcomes(of_one: Callable[..., Any], losses: dict[str, Loss], labels: Any, rows: Any) -> dict[str, Any]:
+    """Value and gradient of each loss."""
+    return {name: of_one(loss, labels, rows) for name, loss in losses.items()}
 
 
-STEPS: dict[str, dict[str, Step]] = {
-    "jax": {"eager": jax_step, "compiled": jax_compiled_step},
-    "torch": {"eager": torch_step},
-    "tensorflow": {"eager": tensorflow_step},
-}
+def runs() -> dict[str, Callable[..., dict[str, Any]]]:
+    """The ways to run on this process's backend; a compiled one compiles all losses at once, to be quick."""
+    if keras.config.backend() == "torch":
+        return {"eager": partial(outcomes, torch_outcome)}
+    import jax
 
+    def compiled(losses: dict[str, Loss], labels: Any, rows: Any) -> dict[str, Any]:
+        return jitted(tuple(losses), labels, rows)
 
-def head_named(name: str) -> heads.Head:
-    head = heads.get(name, classes=len(HEAD_CENTRES))
-    head.build((None, HEAD_ROWS.shape[1]))
-    head.centres.assign(HEAD_CENTRES)
-    return head
-
-
-def values_and_gradients() -> Arrays:
-    """Of every loss on every batch and every head, in each way to run on the backend of this process."""
-    functions = {f"head {name}": (head_mean(name), HEAD_ROWS) for name in heads.HEADS}
-    for variant in VARIANTS:
-        for batch, (labels, rows) in (USUAL | NOTHING | ODD).items():
-            functions[f"{variant} {batch}"] = (loss_of(variant, labels), rows.astype("float32"))
-    found = {}
-    for run, step in STEPS[keras.config.backend()].items():
-        for case, (function, rows) in functions.items():
-            value, gradient = step(function, rows)
-            found |= {f"{run} {case} value": np.asarray(value), f"{run} {case} gradient": np.asarray(gradient)}
-    return found
-
-
-def loss_of(variant: str, labels: np.ndarray) -> Callable[[Any], Any]:
-    loss = make(variant)
-    return lambda rows: loss(labels, rows)
-
-
-def head_mean(name: str) -> Callable[[Any], Any]:
-    head = head_named(name)
-    return lambda rows: keras.ops.mean(head(rows, HEAD_LABELS))
-
-
-def main() -> None:
-    for module in PORTABLE:
-        importlib.import_module(module)
-    np.savez(sys.argv[1], **values_and_gradients())
+    jitted = jax.jit(
+        lambda names, labels, rows: outcomes(jax_outcome, {n: make(n) for n in names}, labels, rows),
+        static_argnums=0,
+    )
+    return {"eager": partial(outcomes, jax_outcome), "compiled": compiled}
 
 
 if __name__ == "__main__":

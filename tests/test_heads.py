@@ -318,7 +318,8 @@ def test_options() -> None:
 
 
 def test_get_takes_numpy_numbers() -> None:
-    head = heads.get("arcface", **{"classes": np.int64(5), "margin": np.float32(0.25), "sampled": np.int32(4)})
+    numbers: dict[str, Any] = {"classes": np.int64(5), "margin": np.float32(0.25), "sampled": np.int32(4)}
+    head = heads.get("arcface", **numbers)
     assert json.loads(json.dumps(head.get_config())) == head.get_config()
     assert (head.classes, head.margin, head.sampled) == (5, 0.25, 4)
 

@@ -64,7 +64,8 @@ def seen_classes(head: heads.Head, rows: np.ndarray, labels: np.ndarray, **how: 
 def test_a_sampled_step_is_the_oracle_on_its_classes(name: str, subcentres: int, run: str) -> None:
     rows, labels = batch("random", 10)[0] / 9, labels_of_many(0)
     scale = 1.0 if name == "softmax" else 4.0  # so small that float32 holds every class's gradient
-    head = sampling_head(name, subcentres=subcentres, **({} if name == "softmax" else {"scale": scale}))
+    options: dict[str, Any] = {} if name == "softmax" else {"scale": scale}
+    head = sampling_head(name, subcentres=subcentres, **options)
     centres = head.centres.numpy()
     values, by_rows, by_centres = outcome(head, rows, labels, training=True, run=run)
     classes = np.flatnonzero(np.abs(by_centres).max(axis=(1, 2)))
@@ -183,8 +184,8 @@ def fit(model: keras.Model, optimizer: Any, epochs: int = 8) -> list[float]:
 def test_fit_lowers_the_loss_and_recognises(name: str) -> None:
     keras.utils.set_random_seed(0)
     head = heads.get(name, 10, subcentres=2)
-    losses = fit(classifier(head), keras.optimizers.Adam(0.05), epochs=25)
-    assert np.isfinite(losses).all() and losses[-1] < 0.4 * losses[0]
+    losses = fit(classifier(head), keras.optimizers.Adam(0.05), epochs=12)
+    assert np.isfinite(losses).all() and losses[-1] < 0.5 * losses[0]
 
 
 OPTIMIZERS: dict[str, Callable[[], Any]] = {

@@ -44,7 +44,7 @@ class Loop:
     def update(self, rows: np.ndarray, labels: np.ndarray) -> None:
         for person in np.unique(labels):
             own = [reference.unit(row) for row in rows[labels == person].astype("float64")]
-            mean = sum(own) / len(own)
+            mean = np.mean(own, axis=0)
             if self.seen[person]:
                 mean = (1 - self.rate) * self.centres[person] + self.rate * mean
             self.centres[person] = reference.unit(mean)
@@ -294,7 +294,7 @@ def test_a_restored_run_goes_on(stop: int, tmp_path: Path):
     stopped = Snapshots(5, 2)
     for step in train(stopped, 0, stop):
         stopped.at(step)
-    np.savez(tmp_path / "state.npz", **stopped.arrays())
+    np.savez(tmp_path / "state.npz", **stopped.arrays())  # type: ignore[arg-type]
     resumed = Snapshots(5, 2)
     resumed.take(35, centres_after(0), EVERYONE)  # what it had is forgotten
     with np.load(tmp_path / "state.npz") as file:

@@ -385,6 +385,12 @@ def test_schedule_starts_with_random_draws() -> None:
         plain.advance()
 
 
+def test_schedule_under_a_distribution_strategy() -> None:
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        miner = Miner("schedule")
+    assert [miner.stage_name, *(miner.advance() for _ in range(3))] == ["random", "semi_hard", "hard", "hard"]
+
+
 # ---- Random states -------------------------------------------------------------------------------------------
 
 
