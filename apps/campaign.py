@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -82,7 +83,7 @@ class Plan(Settings):
 class CampaignCommand(Settings):
     """Train every setting of a plan and compare them. What an earlier call finished is not done again."""
 
-    plan: Path
+    plan: tyro.conf.Positional[Path]
     """JSON file: base, settings, reference, seeds, finalists, test_pairs, test_images."""
 
     runs_dir: Path = Path("runs/campaign")

@@ -264,7 +264,8 @@ class AdaFace(_MarginHead):
     q = -1 an angular margin as ArcFace's, at q = 0 a cosine's as CosFace's.
 
     As in the authors' code, the averages take the batch in before it is judged by them. Unlike there, the deviation
-    is the population's, so that one row gives no NaN, and cosines are not clipped but their angle.
+    is the population's, so that one row gives no NaN, and cosines are not clipped but their angle. Of several
+    replicas, the averages take the mean of their means and deviations.
 
     Weights besides `Head`'s: `norm_mean` and `norm_std`, float32 scalars, updated in training only.
 

@@ -9,7 +9,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,11 +29,14 @@ Arrays = dict[str, np.ndarray]
 Batch = tuple[np.ndarray, np.ndarray]
 Loss = Callable[[Any, Any], Any]
 
-PORTABLE = [
-    "losses",
-    *(f"facekit.{name}" for name in ("arguments", "formulas", "heads", "memory", "miner", "mining")),
-    *(f"facekit.{name}" for name in ("pair_loss", "pairwise", "replicas", "weighted_sum")),
-]
+# How each backend runs, and on which form. Op by op, JAX compiles all of them for each shape: one form is enough.
+WAYS = {
+    "jax": [("eager", "flat"), ("compiled", "flat"), ("compiled", "tuplet")],
+    "torch": [("eager", "flat"), ("eager", "tuplet")],
+}
+PORTABLE = (
+    "arguments", "formulas", "heads", "memory", "miner", "mining", "pair_loss", "pairwise", "replicas", "weighted_sum"
+)  # fmt: skip
 
 
 def odd_batches(labels: np.ndarray, rows: np.ndarray) -> dict[str, Batch]:
@@ -56,13 +59,14 @@ USUAL = {form: {kind: BATCHES[form](kind, 0) for kind in ("random", "clustered")
 ODD = {form: odd_batches(*USUAL[form]["random"]) for form in BATCHES}
 
 HEADS: dict[str, dict[str, Any]] = {**{name: {} for name in heads.HEADS}, "arcface-subcentres": {"subcentres": 3}}
-HEAD_BATCH = np.array([0, 3, 1, 1, 6, 2, 5, 3]), np.random.default_rng(0).normal(scale=9, size=(8, 5)).astype("f4")
+HEAD_LABELS = np.array([0, 3, 1, 1, 6, 2, 5, 3])
+HEAD_ROWS = np.random.default_rng(0).normal(scale=9.0, size=(8, 5)).astype("float32")
 
 
 def head_loss(name: str) -> Loss:
-    """The mean value of a head with the same centres everywhere."""
+    """The mean value of a head whose centres are the same on each backend."""
     head = heads.get(name.partition("-")[0], classes=7, **HEADS[name])
-    head.build((None, HEAD_BATCH[1].shape[1]))
+    head.build((None, HEAD_ROWS.shape[1]))
     head.centres.assign(np.random.default_rng(1).normal(size=head.centres.shape))
     return lambda labels, rows: keras.ops.mean(head(rows, labels))
 
@@ -89,20 +93,96 @@ def outcomes(of_one: Callable[..., Any], losses: dict[str, Loss], labels: Any, r
     return {name: of_one(loss, labels, rows) for name, loss in losses.items()}
 
 
-def runs() -> dict[str, Callable[..., dict[str, Any]]]:
-    """The ways to run on this process's backend; a compiled one compiles all losses at once, to be quick."""
+def runners(losses: dict[str, Loss]) -> dict[str, Callable[..., dict[str, Any]]]:
+    """From labels and rows to the outcomes, in each way of this process's backend."""
     if keras.config.backend() == "torch":
-        return {"eager": partial(outcomes, torch_outcome)}
+        return {"eager": partial(outcomes, torch_outcome, losses)}
     import jax
 
-    def compiled(losses: dict[str, Loss], labels: Any, rows: Any) -> dict[str, Any]:
-        return jitted(tuple(losses), labels, rows)
+    eager = partial(outcomes, jax_outcome, losses)
+    return {"eager": eager, "compiled": jax.jit(eager)}
 
-    jitted = jax.jit(
-        lambda names, labels, rows: outcomes(jax_outcome, {n: make(n) for n in names}, labels, rows),
-        static_argnums=0,
-    )
-    return {"eager": partial(outcomes, jax_outcome), "compiled": compiled}
+
+def compute() -> dict[str, np.ndarray]:
+    """Every loss's value and gradient, named "way form batch loss value"; every head's."""
+    found = {}
+
+    def note(case: str, outcome: dict[str, Any]) -> None:
+        for name, (value, gradient) in outcome.items():
+            found[f"{case} {name} value"], found[f"{case} {name} gradient"] = (
+                np.asarray(value),
+                np.asarray(gradient),
+            )
+
+    run = runners({variant: make(variant) for variant in VARIANTS})
+    for way, form in WAYS[keras.config.backend()]:
+        for batch, (labels, rows) in (USUAL[form] | ODD[form]).items():
+            note(f"{way} {form} {batch}", run[way](labels, rows))
+    for way, run_heads in runners({name: head_loss(name) for name in HEADS}).items():
+        note(f"{way} head", run_heads(HEAD_LABELS, HEAD_ROWS))
+    return found
+
+
+def main() -> None:
+    # From here on whoever imports TensorFlow fails.
+    sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    for name in PORTABLE:
+        importlib.import_module(f"facekit.{name}")
+    np.savez(sys.argv[1], **compute())
+
+
+# ---- The comparison --------------------------------------------------------------------------------------------
+
+expected_slope = cache(lambda variant, form, kind: slope(variant, *USUAL[form][kind]))
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Arrays]:
+    """A backend's name, and what its process computed."""
+    backend = request.param
+    if find_spec(backend) is None:
+        pytest.skip(f"Keras' backend {backend} is not installed: `pip install {backend}` runs the losses on it")
+    path = tmp_path_factory.mktemp(backend) / "found.npz"
+    command = [sys.executable, "-m", "tests.test_backends", str(path)]
+    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with np.load(path) as arrays:
+        return backend, dict(arrays)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_losses_match_their_oracles(found: tuple[str, Arrays], variant: str) -> None:
+    backend, arrays = found
+    for way, form in WAYS[backend]:
+        for kind, (labels, rows) in USUAL[form].items():
+            case = f"{way} {form} {kind} {variant}"
+            value, expected = float(arrays[f"{case} value"]), oracle(variant, labels, rows)
+            assert value == pytest.approx(expected, rel=5e-5, abs=1e-7), case
+            gradient = expected_slope(variant, form, kind)
+            slack = 2e-3 * np.abs(gradient).max() + 1e-7
+            np.testing.assert_allclose(arrays[f"{case} gradient"], gradient, rtol=0, atol=slack, err_msg=case)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_odd_batches_are_finite(found: tuple[str, Arrays], variant: str) -> None:
+    backend, arrays = found
+    for way, form in WAYS[backend]:
+        for batch in ODD[form]:
+            for part in ("value", "gradient"):
+                assert np.isfinite(arrays[f"{way} {form} {batch} {variant} {part}"]).all(), (way, form, batch)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_give_tensorflows_values(found: tuple[str, Arrays], name: str) -> None:
+    from tests import contracts
+
+    value, gradient = contracts.value_and_gradient(head_loss(name), HEAD_LABELS, HEAD_ROWS)
+    backend, arrays = found
+    for way in {way for way, _ in WAYS[backend]}:
+        assert float(arrays[f"{way} head {name} value"]) == pytest.approx(value, rel=1e-5)
+        slack = 1e-5 * np.abs(gradient).max()
+        np.testing.assert_allclose(arrays[f"{way} head {name} gradient"], gradient, rtol=0, atol=slack)
 
 
 if __name__ == "__main__":
