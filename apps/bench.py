@@ -3,19 +3,19 @@
 In:  the name of what to measure, and its settings.
 Out: a Markdown table on stdout, a row at a time as the measurements end; notes on stderr.
 Run: python -m apps.bench model --image_size 112 --backbones small resnet18
+     python -m apps.bench losses
 """
 
 from __future__ import annotations
 
-import os
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from apps.bench_losses import LossBench, bench_losses
+from apps.timing import device, median_seconds, row
 from combinations import SMALLEST_IMAGE
 from config import Config
 from facekit import runtime
@@ -89,15 +89,15 @@ def bench_models(settings: ModelBench) -> Iterator[str]:
     ]
     yield (
         f"{settings.image_size} x {settings.image_size} pixels, batch {settings.batch_size}, "
-        f"median of {settings.steps} steps after {settings.warmup}; {_device()}.\n"
+        f"median of {settings.steps} steps after {settings.warmup}; {device()}.\n"
     )
-    yield _row(MODEL_COLUMNS)
-    yield _row(["---"] * 2 + ["---:"] * (len(MODEL_COLUMNS) - 2))
+    yield row(MODEL_COLUMNS)
+    yield row(["---"] * 2 + ["---:"] * (len(MODEL_COLUMNS) - 2))
     first = None
     for config in configs:
         summary, speed = measure_model(config, settings)
         first = first or speed.training
-        yield _row(
+        yield row(
             [
                 config.backbone,
                 config.precision,
@@ -129,18 +129,18 @@ def measure_model(config: Config, settings: ModelBench) -> tuple[dict[str, int],
     infer = tf.function(lambda batch: network(batch, training=False))
 
     def seconds(call: Callable[[], Any]) -> float:
-        return _median_seconds(call, settings.warmup, settings.steps)
+        return median_seconds(call, settings.warmup, settings.steps)
 
     # Inference first: the training steps move the weights.
     latency = seconds(lambda: infer(images[:1]).numpy())
     inference = seconds(lambda: infer(images).numpy())
-    step = _training_step(network, images)
+    step = training_step(network, images)
     training = seconds(lambda: step().numpy())
     speed = Speed(settings.batch_size / training, settings.batch_size / inference, 1000 * latency)
     return model_summary(network), speed
 
 
-def _training_step(network: Any, images: Any) -> Callable[[], Any]:
+def training_step(network: Any, images: Any) -> Callable[[], Any]:
     """A compiled step of AdamW on a loss that costs nothing: the embeddings' product with random directions."""
     import keras
     import tensorflow as tf
@@ -160,31 +160,6 @@ def _training_step(network: Any, images: Any) -> Callable[[], Any]:
     return step
 
 
-def _median_seconds(call: Callable[[], Any], warmup: int, steps: int) -> float:
-    """Median time of a call that returns only when its result is there."""
-    for _ in range(warmup):
-        call()
-    durations = []
-    for _ in range(steps):
-        start = time.perf_counter()
-        call()
-        durations.append(time.perf_counter() - start)
-    return statistics.median(durations)
-
-
-def _device() -> str:
-    import tensorflow as tf
-
-    graphics = tf.config.list_physical_devices("GPU")
-    if graphics:
-        return str(tf.config.experimental.get_device_details(graphics[0]).get("device_name", "a GPU"))
-    return f"CPU, {os.cpu_count()} cores"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 class Command(NamedTuple):
     """A thing to measure."""
 
@@ -195,7 +170,10 @@ class Command(NamedTuple):
     """Makes the lines of its report from those settings."""
 
 
-COMMANDS: dict[str, Command] = {"model": Command(ModelBench, bench_models)}
+COMMANDS: dict[str, Command] = {
+    "model": Command(ModelBench, bench_models),
+    "losses": Command(LossBench, bench_losses),
+}
 """What can be measured, by its name on the command line."""
 
 

@@ -35,7 +35,7 @@ class Miner(keras.layers.Layer):
     does not choose (the positives of "random", say) stays as it is.
 
     Every call draws anew. The draws' state and the schedule's level are in `variables`, and so in a checkpoint of
-    the run; Keras' own weight files leave random states out. From one state, XLA draws other numbers than TensorFlow.
+    the run; Keras' own weight files leave random states out. XLA draws other numbers from the same state.
 
     Call: `Pairs` to `Pairs`.
 
