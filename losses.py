@@ -3,8 +3,8 @@
 In:  labels (B,) with embeddings (B, D) of any norm: every row is an anchor, every row of another label a negative.
      Or tuplets: labels (B, 2 + N) with embeddings (B, 2 + N, D), column 0 the anchor, 1 its positive, the rest its
      own negatives; then one term per tuplet. Labels: integers of any width, or floats. Rows: any float dtype.
-Out: a float32 value per anchor whose mean is the loss. Exactly 0 with a zero gradient where nothing is comparable
-     (one identity, singletons only); finite with finite gradients for duplicates, zero rows and float16 rows.
+Out: a float32 value per anchor whose mean is the loss. Exactly 0 with a zero gradient where it has no terms (most:
+     one identity, singletons only); finite with finite gradients for duplicates, zero rows and float16 rows.
 Run: model.compile("adam", losses.get("tuplet_margin")) or losses.get("triplet", mining="hard", margin=0.3)
 
 Which one:

@@ -303,8 +303,8 @@ class AdaFace(_MarginHead):
 
     def _less_margin(self, own: Tensor, rows: Tensor, training: bool) -> Tensor:
         turn = self.margin * self._quality(rows, training)
-        # arccos is only compared, never differentiated.
-        angle = ops.arccos(ops.clip(ops.stop_gradient(own), -1.0, 1.0)) - turn
+        # The angle is only compared: no gradient goes through arccos.
+        angle = ops.arccos(ops.clip(own, -1.0, 1.0)) - turn
         turned = ops.where(angle < SMALLEST_ANGLE, cos(SMALLEST_ANGLE), _cos_of_sum(own, -turn))
         turned = ops.where(angle > pi - SMALLEST_ANGLE, -cos(SMALLEST_ANGLE), turned)
         return turned - (self.margin + turn)

@@ -179,6 +179,15 @@ def test_adaface_clips_the_angle(q: float, theta: float) -> None:
     assert_near(by_rows, right, 4e-3)
 
 
+def test_adaface_where_rounding_takes_cosines_beyond_1() -> None:
+    centres = np.random.default_rng(0).normal(size=(64, 1, 16)).astype("float32")
+    rows, labels = 60 * centres[:, 0], np.arange(64)
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert (np.sum(units * units, axis=1) > 1).any()
+    values = make("adaface", centres)(rows, labels)
+    np.testing.assert_allclose(values, expected("adaface", rows, labels, centres), rtol=2e-3, atol=1e-6)
+
+
 @every_head
 def test_a_model_that_gives_nan_shows_in_the_loss(name: str) -> None:
     _, centres = batch("random", 8)

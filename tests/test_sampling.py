@@ -247,7 +247,7 @@ def groups_by_hand(order: list[int], first: int, p: int, counts: np.ndarray, nei
 @pytest.mark.parametrize("p", [1, 2, 3, 4, 5, 7, 8, 11, 12, 20, 25])
 @pytest.mark.parametrize("near", [0, 1, 4, 29])
 def test_a_batch_is_groups_of_a_leader_and_the_nearest_who_are_not_in_it(p: int, near: int):
-    labels = np.repeat(np.arange(30), [1] * 10 + [2] * 10 + [5] * 10)
+    labels = np.repeat(np.arange(30), [5] * 10 + [1] * 10 + [2] * 10)
     counts = np.bincount(labels)
     neighbours = np.full((30, 29), -1, np.int32)
     neighbours[:, :near] = neighbours_of(labels, 29)[:, :near]
