@@ -76,16 +76,16 @@ class ClassCentres(keras.layers.Layer):
             labels: (B,) int, in [0, people).
         """
         rows, labels = ops.stop_gradient(unit_rows(rows)), ops.cast(labels, "int32")
-        # The first row of each person gathers the sum; all rows of the person then write the same numbers.
-        first = ops.argmax(ops.cast(ops.equal(labels[:, None], labels), "int32"), axis=1)
-        batch = ops.shape(rows)[0]
-        sums = ops.take(ops.segment_sum(rows, first, batch), first, axis=0)
-        counts = ops.take(ops.segment_sum(ops.ones_like(first), first, batch), first, axis=0)
-        means = sums / ops.cast(counts, "float32")[:, None]
+        # A product, not a sum by segments: threads would add those up in any order, and a resumed run must find the
+        # same last bits. All rows of a person write what the first of them found.
+        same = ops.cast(ops.equal(labels[:, None], labels), "float32")
+        first = ops.argmax(same, axis=1)
+        counts = ops.sum(same, axis=1)
+        means = ops.take(ops.matmul(same, rows) / counts[:, None], first, axis=0)
 
         centres, seen = ops.take(self.centres, labels, axis=0), ops.take(self.seen, labels, axis=0)
-        rate = ops.where(seen > 0, self.rate, 1.0)[:, None]
-        moved = unit_rows(centres + rate * (means - centres))
+        # Someone new has a centre of 0: scaled to length 1 this is the mean alone.
+        moved = unit_rows((1.0 - self.rate) * centres + self.rate * means)
         self.centres.assign(ops.scatter_update(self.centres, labels[:, None], moved))
         seen = seen + ops.cast(counts, seen.dtype)
         self.seen.assign(ops.scatter_update(self.seen, labels[:, None], seen))

@@ -158,6 +158,12 @@ def test_equal_noise_draws_the_first(noise: float) -> None:
     assert np.asarray(mining.distance_weighted_negatives(same, flat, negative, 512, 2)).tolist() == expected
 
 
+def test_the_least_noise_orders_draws() -> None:
+    noise = np.array([[2.0**-23, 0.0, 2.0**-22]], "float32")
+    drawn = mining.distance_weighted_negatives(noise, np.ones((1, 3), "float32"), np.ones((1, 3), bool), 16, 2)
+    assert np.asarray(drawn).tolist() == [[True, False, True]]
+
+
 # ---- Values against loops ------------------------------------------------------------------------------------
 
 
