@@ -83,13 +83,11 @@ def contrastive_terms(pairs: Pairs, margin: float) -> Terms:
 
 
 def multi_similarity_terms(pairs: Pairs, alpha: float, beta: float, base: float) -> Terms:
-    """One term per anchor, positives or not: log(1 + sum_p ...) / alpha + log(1 + sum_n ...) / beta."""
+    """One term per anchor, pairs or not: log(1 + sum_p exp(-alpha (s_p - base))) / alpha + the same of negatives."""
     above = pairs.cosines() - base
     low = ops.softplus(_log_sum_exp(-alpha * above, pairs.positive)) / alpha
     high = ops.softplus(_log_sum_exp(beta * above, pairs.negative)) / beta
-    compared = ops.any(ops.logical_or(pairs.positive, pairs.negative), axis=1, keepdims=True)
-    terms = _mean_of_all(low + high, compared, ACTIVE_TERM)
-    return terms._replace(count=ops.ones_like(terms.count))
+    return _mean_of_all(low + high, ops.ones_like(low, dtype="bool"), ACTIVE_TERM)
 
 
 def circle_terms(pairs: Pairs, margin: float, scale: float) -> Terms:

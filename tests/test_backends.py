@@ -25,13 +25,12 @@ from tests.loss_cases import BATCHES, VARIANTS, make, oracle, slope
 pytestmark = pytest.mark.backend
 
 ROOT = Path(__file__).resolve().parent.parent
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]
 Batch = tuple[np.ndarray, np.ndarray]
 Loss = Callable[[Any, Any], Any]
 
-PORTABLE = (
-    "arguments formulas heads memory miner mining pair_loss pairwise replicas weighted_sum".split()  # of facekit
-)
+# Of facekit, what must run without TensorFlow; `losses` is imported above.
+PORTABLE = "arguments formulas heads memory miner mining pair_loss pairwise replicas weighted_sum".split()
 
 
 def odd_batches(labels: np.ndarray, rows: np.ndarray) -> dict[str, Batch]:
@@ -108,24 +107,20 @@ def runners(losses: dict[str, Loss]) -> dict[str, Callable[..., dict[str, Any]]]
     return {"eager": eager, "compiled": jax.jit(eager)}
 
 
-def compute() -> dict[str, np.ndarray]:
-    """Every loss's value and gradient, named "way form batch loss value"; every head's."""
-    found = {}
-
-    def note(case: str, outcome: dict[str, Any]) -> None:
-        for name, (value, gradient) in outcome.items():
-            found[f"{case} {name} value"], found[f"{case} {name} gradient"] = (
-                np.asarray(value),
-                np.asarray(gradient),
-            )
-
+def compute() -> Arrays:
+    """Values and gradients: of the losses as "way form batch loss value", of the heads as "head name value"."""
+    found: Arrays = {}
     run = runners({variant: make(variant) for variant in VARIANTS})
     for (way, form), batches in WAYS[keras.config.backend()].items():
         for batch, (labels, rows) in batches.items():
-            note(f"{way} {form} {batch}", run[way](labels, rows))
+            found |= named(f"{way} {form} {batch}", run[way](labels, rows))
     *_, run_heads = runners({name: head_loss(name) for name in HEADS}).values()
-    note("head", run_heads(HEAD_LABELS, HEAD_ROWS))
-    return found
+    return found | named("head", run_heads(HEAD_LABELS, HEAD_ROWS))
+
+
+def named(case: str, outcomes: dict[str, Any]) -> Arrays:
+    parts = ("value", "gradient")
+    return {f"{case} {name} {parts[i]}": np.asarray(both[i]) for name, both in outcomes.items() for i in range(2)}
 
 
 def main() -> None:

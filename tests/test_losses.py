@@ -78,6 +78,9 @@ def test_masks_say_which_pairs_count(variant: str) -> None:
     values = make(variant).values(pairs).numpy()
     assert values.mean() == pytest.approx(expected, rel=5e-5)
     assert values[4] == 0.0
+    every = (reference.triplet_terms if name == "triplet" else FORMULAS[name])(chosen, **options)
+    for part, terms in zip(every, make(variant).terms(pairs), strict=True):
+        np.testing.assert_array_equal(terms.valid, [len(own) for own in part])
 
 
 @every_variant

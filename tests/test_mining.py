@@ -385,6 +385,7 @@ def test_schedule_starts_with_random_draws() -> None:
     pairs, schedule, plain = make_pairs("bank", 2), Miner("schedule", seed=4), Miner("random", seed=4)
     assert schedule.stage_name == STAGES[0] == "random" and schedule.level.dtype == "int32"
     assert not schedule.trainable_variables and len(schedule.variables) == 2
+    assert schedule.level.aggregation == "only_first_replica"
     np.testing.assert_array_equal(schedule(pairs).negative, plain(pairs).negative)
     assert plain.stage_name == "random"
     with pytest.raises(ValueError, match=r'`advance` needs Miner\("schedule"\)\. Received: kind=\'random\''):

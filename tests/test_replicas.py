@@ -24,13 +24,12 @@ from facekit.pairwise import pair_up
 from facekit.replicas import gather_negatives, pair_across
 
 ROOT = Path(__file__).resolve().parent.parent
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]
 
-# In halves and in quarters: identity 0 is almost alone on the first part, and the parts hold unlike pairs and
-# singletons. Large labels: numbers given on each replica, or floats, would merge them.
+# Of its halves the first has most of identity 0, the second all of identity 4. Large labels: as floats they merge.
 LABELS = np.array([0, 0, 0, 1, 2, 3, 1, 1, 4, 4, 0, 5]) + 2**40
 INPUTS = np.random.default_rng(0).normal(size=(len(LABELS), 6)).astype("float32")
-# Four batches: the four largest identities of the labels stay apart in the first two, and meet in the others.
+# Four batches of the same people, each in another order.
 FIT_LABELS = np.concatenate([LABELS, LABELS[::-1], np.roll(LABELS, 2), np.roll(LABELS, 5)])
 FIT_INPUTS = (
     np.random.default_rng(1).normal(size=(6, 6))[FIT_LABELS - 2**40]
@@ -97,11 +96,24 @@ def run_split(replicas: int, gathers: bool) -> Arrays:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
     with strategy.scope():
-        return {**losses_on(strategy), "fit": fit(gathers)}
+        return {**losses_on(strategy), "fit": fit(gathers), "uneven": complaint_about_uneven_parts(strategy)}
+
+
+def complaint_about_uneven_parts(strategy: tf.distribute.Strategy) -> str:
+    def sizes() -> Any:
+        size = 4 - tf.distribute.get_replica_context().replica_id_in_sync_group
+        return tf.shape(gather_negatives(tf.ones((size, 2)), tf.range(size)).rows)
+
+    try:
+        strategy.run(tf.function(sizes))
+    except tf.errors.InvalidArgumentError as error:
+        return str(error)
+    return ""
 
 
 def losses_on(strategy: tf.distribute.Strategy) -> Arrays:
-    found, model, replicas = {}, dense(), strategy.num_replicas_in_sync
+    found: Arrays = {}
+    model, replicas = dense(), strategy.num_replicas_in_sync
 
     def part_of(array: np.ndarray) -> Any:
         parts = np.split(array, replicas)
@@ -165,6 +177,11 @@ def test_fit_on_two_replicas_is_fit_on_one(split: Split) -> None:
 
 def test_fit_without_gathering_is_another(split: Split) -> None:
     assert np.abs(split[4].result()["fit"] / split[2].result()["fit"] - 1).min() > 0.01
+
+
+def test_uneven_parts_are_refused_in_a_sentence(split: Split) -> None:
+    message = str(split[2].result()["uneven"])
+    assert "A batch must split evenly over 2 replicas: choose a size that is a multiple of 2." in message
 
 
 def test_one_replica_gathers_its_own_rows() -> None:
