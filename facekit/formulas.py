@@ -83,7 +83,7 @@ def contrastive_terms(pairs: Pairs, margin: float) -> Terms:
 
 
 def multi_similarity_terms(pairs: Pairs, alpha: float, beta: float, base: float) -> Terms:
-    """One term per anchor, pairs or not: log(1 + sum_p exp(-alpha (s_p - base))) / alpha + the same of negatives."""
+    """One term per anchor, pairs or not: log(1 + sum_p exp(-alpha (s_p - base))) / alpha, plus that of negatives."""
     above = pairs.cosines() - base
     low = ops.softplus(_log_sum_exp(-alpha * above, pairs.positive)) / alpha
     high = ops.softplus(_log_sum_exp(beta * above, pairs.negative)) / beta

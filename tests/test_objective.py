@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ def rows_of(seed: int, labels: np.ndarray = LABELS) -> np.ndarray:
     return (3.0 * (rng.normal(size=(10, 6))[labels] + 0.5 * spread)).astype("float32")
 
 
-def built(**parts: object) -> Objective:
+def built(**parts: Any) -> Objective:
     objective = Objective(**parts)
     objective.build_for(6)
     return objective
@@ -74,8 +76,8 @@ def memory_oracle(batches: list[tuple[np.ndarray, np.ndarray]], margin: float) -
         for label, row in zip(old_labels, old.astype("float64"), strict=True)
     ]
     for i, (label, unit) in enumerate(zip(labels, units, strict=True)):
-        near = [np.linalg.norm(unit - key) for other, key, j in keys if other == label and j != i]
-        far = [np.linalg.norm(unit - key) for other, key, _ in keys if other != label]
+        near = [float(np.linalg.norm(unit - key)) for other, key, j in keys if other == label and j != i]
+        far = [float(np.linalg.norm(unit - key)) for other, key, _ in keys if other != label]
         terms += [max(p - n + margin, 0.0) for p in near for n in far]
     return float(np.mean([term for term in terms if term > 0]))
 

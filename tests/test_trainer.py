@@ -39,22 +39,18 @@ def figures(replicas: int) -> dict[str, list[float]]:
         keras.utils.set_random_seed(0)
         image = keras.Input((4, 4, 3))
         rows = keras.layers.Dense(6)(keras.layers.Flatten()(image))
-        objective = Objective(
-            losses=[losses.get("tuplet_margin_ipv", scale=8.0)],
-            heads=[heads.get("arcface", 4)],
-            weights=[1.0, 0.1],
-            memory=CrossBatchMemory(12),
-            centres=ClassCentres(4),
-        )
+        head, memory, centres = heads.get("arcface", 4), CrossBatchMemory(12), ClassCentres(4)
+        loss = losses.get("tuplet_margin_ipv", scale=8.0)
+        objective = Objective([loss], [head], weights=[1.0, 0.1], memory=memory, centres=centres)
         trainer = EmbeddingTrainer(keras.Model(image, UnitNorm()(rows)), objective)
         trainer.compile(keras.optimizers.SGD(0.05), MeanOfValues())
     images = np.random.default_rng(0).uniform(0, 1, (8, 4, 4, 3)).astype("float32")
     data = tf.data.Dataset.from_tensor_slices((images, LABELS)).batch(8).repeat()
     history = trainer.fit(data, epochs=4, steps_per_epoch=1, shuffle=False, verbose=0).history
     kept = {name: [float(value) for value in history[name]] for name in EXACT}
-    kept["labels"] = np.asarray(objective.memory.labels).tolist()
-    kept["centres"] = np.asarray(objective.centres.centres).ravel().tolist()
-    kept["head"] = np.asarray(objective.heads[0].centres).ravel().tolist()
+    kept["labels"] = np.asarray(memory.labels).tolist()
+    kept["centres"] = np.asarray(centres.centres).ravel().tolist()
+    kept["head"] = np.asarray(head.centres).ravel().tolist()
     return kept
 
 
