@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dataset import Split
 
 # A resumed run may change these; anything else would make it another run.
-MAY_CHANGE = {"runs_dir", "epochs", "early_stopping_patience", "checkpoint_steps", "target_fmr"}
+MAY_CHANGE = {"runs_dir", "epochs", "early_stopping_patience", "checkpoint_steps", "target_fmr", "stop_on_collapse"}
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def contrastive_terms(pairs: Pairs, margin: float) -> Terms:
 
 
 def multi_similarity_terms(pairs: Pairs, alpha: float, beta: float, base: float) -> Terms:
-    """One term per anchor, pairs or not: log(1 + sum_p exp(-alpha (s_p - base))) / alpha, plus that of negatives."""
+    """One term per anchor, pairs or not: log(1 + sum_p exp(-alpha (s_p - base))) / alpha + that of negatives."""
     above = pairs.cosines() - base
     low = ops.softplus(_log_sum_exp(-alpha * above, pairs.positive)) / alpha
     high = ops.softplus(_log_sum_exp(beta * above, pairs.negative)) / beta
@@ -106,7 +106,7 @@ def supcon_terms(pairs: Pairs, temperature: float) -> Terms:
     cosines = pairs.cosines()
     own = ops.where(pairs.positive, cosines, 0.0)
     mean = ops.sum(own, axis=1) / ops.maximum(_count(pairs.positive), 1.0)
-    # Subtracted before the division: what is left of two large numbers would be rounding.
+    # Subtracted before the exponentials: what is left of two large numbers afterwards would be rounding.
     gaps = (cosines - mean[:, None]) / temperature
     terms = _log_sum_exp(gaps, ops.logical_or(pairs.positive, pairs.negative))
     return _mean_of_all(terms, _has_both(pairs), ACTIVE_TERM)

@@ -285,4 +285,4 @@ class DriftMonitor(keras.callbacks.Callback):
 
 def _mean_cosine_loss(before: NDArray[np.float32], now: NDArray[np.float32]) -> float:
     """Mean of 1 - cosine of unit rows, as half the squared distance: no cancellation where little moved."""
-    return float(np.mean(np.sum((now.astype(np.float64) - before) ** 2, axis=1)) / 2)
+    return float(np.mean(np.sum((now - before) ** 2, axis=1)) / 2)

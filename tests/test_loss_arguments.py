@@ -127,6 +127,7 @@ def test_get_takes_numpy_numbers_and_keras_options() -> None:
     config = loss.get_config()
     assert json.loads(json.dumps(config)) == config
     assert (config["margin"], config["hardest"], config["name"], config["reduction"]) == (0.25, 3, "face", "sum")
+    assert losses.get("multi_similarity", base=-0.5).get_config()["base"] == -0.5
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)

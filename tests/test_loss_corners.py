@@ -98,8 +98,8 @@ def test_large_scales_of_multi_similarity(sharpness: float) -> None:
 def test_small_temperatures_of_supcon() -> None:
     value, _ = contracts.check_loss_is_finite(SupConLoss(temperature=1e-5), np.array([[1, 1, 2]]), OPPOSED)
     assert value == pytest.approx(2e5, rel=1e-6)
-    # Two large numbers of which 1e-4 is left: a positive at cosine 1 and a negative just below it.
-    angle = np.sqrt(2 * 0.01 * np.log(1e4))
+    # What is left of two large numbers: a positive at cosine 1 and a negative whose share is 1e-5.
+    angle = np.sqrt(2 * 0.01 * np.log(1e5))
     rows = np.array([[[1, 0], [1, 0], [np.cos(angle), np.sin(angle)]]], "float32")
     expected = np.log1p(np.exp((np.cos(angle) - 1) / 0.01))
     assert float(SupConLoss(temperature=0.01)(np.array([[1, 1, 2]]), rows)) == pytest.approx(expected, rel=5e-3)
