@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from math import pi
 from typing import TYPE_CHECKING, Any
 
@@ -71,18 +71,16 @@ def option_values(config: Config) -> dict[str, Any]:
 
 def problems(config: Config) -> list[str]:
     """One sentence for every pair of settings that contradict each other."""
-    parts = (_batch_problems, _loss_problems, _pair_problems, _other_problems)
+    parts = (_batch_problems, _loss_problems, _extra_problems, _pair_problems, _other_problems)
     return [sentence for part in parts for sentence in part(config)]
 
 
-def stage_problem(changes: Mapping[str, Any]) -> str | None:
+def stage_problem(changes: Mapping[str, Any], known: Collection[str]) -> str | None:
     """What is wrong with the names of a stage's settings, if anything; unknown ones are not looked at."""
-    from config import Config
-
     if "epochs" not in changes:
         return "needs its `epochs`."
     for name in changes:
-        if name in Config.model_fields and name not in STAGE_SETTINGS:
+        if name in known and name not in STAGE_SETTINGS:
             return f"`{name}` belongs to the whole run; set it outside `stages`."
     return None
 
@@ -115,12 +113,26 @@ def _loss_problems(c: Config) -> Iterator[str]:
     if c.margin is not None and c.margin >= largest:
         limit = "pi / 2 radians" if largest == pi / 2 else f"{largest:g}"
         yield f"`margin` must be in (0, {limit}) for loss={c.loss!r}. Received: {c.margin:g}."
+    if c.sampled is not None and c.sampled < c.pictures_per_step:
+        yield f"`sampled` must be at least the pictures of a step, {c.pictures_per_step}. Received: {c.sampled}."
     if c.loss == "triplet" and c.mining is not None and c.hardest is not None:
         yield "`mining` and `hardest` exclude each other: set one to None."
     if c.soft and c.mining != "hard":
         yield '`soft=True` needs mining="hard".'
     if c.average == "all" and c.mining != "all":
         yield '`average="all"` needs mining="all".'
+
+
+def _extra_problems(c: Config) -> Iterator[str]:
+    """The options of further losses are arguments of theirs, not settings: nothing else looks at their names."""
+    for extra in c.extra_losses:
+        known = LOSS_OPTIONS[extra.loss] + (("mining",) if extra.loss == "triplet" else ())
+        for option in extra.options:
+            if option not in known:
+                yield f"`extra_losses`: {extra.loss} has no option `{option}`. There are {', '.join(known)}."
+        sampled = extra.options.get("sampled")
+        if isinstance(sampled, int) and sampled < c.pictures_per_step:
+            yield f"`extra_losses`: `sampled` must be at least the pictures of a step, {c.pictures_per_step}."
 
 
 def _pair_problems(c: Config) -> Iterator[str]:

@@ -132,8 +132,8 @@ class Config(Settings):
     stages: Annotated[tuple[dict[str, Any], ...], tyro.conf.Suppress] = ()
     """Parts of a run, one after the other on one network, each with its `epochs` and what else it changes:
     ({"epochs": 5, "loss": "softmax"}, {"epochs": 15, "loss": "tuplet_margin", "learning_rate": 3e-4}). A stage with
-    another `loss` starts from that loss's own options. Optimizer and learning-rate curve begin anew in each.
-    () is one stage of `epochs`. Here or in JSON."""
+    another `loss` starts from that loss's own options and mining; everything else stays as in the run. Optimizer,
+    learning-rate curve and step count begin anew in each. () is one stage of `epochs`. Here or in JSON."""
 
     negatives: Literal["batch", "tuplet"] = "batch"
     """batch: each anchor sees every other person's pictures in the batch. tuplet: only its own negatives."""
@@ -153,7 +153,8 @@ class Config(Settings):
     mining: (
         Literal["all", "random", "semi_hard", "hard", "easy_positive", "distance_weighted", "schedule"] | None
     ) = None
-    """Which pairs of a batch count, for every loss on pairs. None: all (triplet: semi_hard). random and
+    """Which pairs of a batch count, for every loss on pairs. None: all (triplet: semi_hard). With loss triplet,
+    all, semi_hard and hard are its own, positive by positive, and leave extra losses every pair. random and
     distance_weighted (Wu 2017) draw `mining_count` negatives an anchor; easy_positive keeps the nearest positive;
     hard keeps the farthest positive and the nearest negative, and often collapses from the first step on; schedule
     goes from random to semi_hard to hard as training stops pushing (`mining_switch`)."""
@@ -204,11 +205,11 @@ class Config(Settings):
     """Rows of earlier batches that anchors also see (cross-batch memory, Wang 2020); 8192 is usual. 0: none."""
 
     memory_start: int = Field(500, ge=0)
-    """Steps before the memory begins to fill: early embeddings move too fast to be kept."""
+    """Steps of the stage before the memory begins to fill: early embeddings move too fast to be kept."""
 
     hard_identity_steps: int = Field(0, ge=0)
     """Every so many steps, people who look alike are found anew and drawn into one batch. A few hundred, at
-    least 50; 0: never."""
+    least 50; 0: never. The first ones are used after twice as many steps."""
 
     # ---- Model ---------------------------------------------------------------------------------------------
 
@@ -321,10 +322,10 @@ class Config(Settings):
         """
         changes = self.stages[number]
         try:
-            if problem := stage_problem(changes):
+            if problem := stage_problem(changes, type(self).model_fields):
                 raise ValueError(problem)
             # Options belong to a loss: with another loss, the run's are not meant.
-            fresh = dict.fromkeys((*OPTIONS, "mining")) if "loss" in changes else {}
+            fresh = dict.fromkeys((*OPTIONS, "mining")) if changes.get("loss", self.loss) != self.loss else {}
             for name in ("squared", "soft"):
                 fresh |= {name: False} if name in fresh else {}
             return type(self)(**{**self.model_dump(), **fresh, **changes, "stages": ()})

@@ -15,9 +15,9 @@ from config import Config
 
 if TYPE_CHECKING:
     import keras
-    from facekit.miner import Miner
 
     from facekit.heads import Head
+    from facekit.miner import Miner
     from facekit.objective import Objective
     from facekit.pair_loss import PairLoss
 
@@ -34,16 +34,17 @@ def build_objective(config: Config, people: int) -> Objective:
     """
     from facekit.identities import ClassCentres
     from facekit.memory import CrossBatchMemory
-
     from facekit.objective import Objective
 
-    named = list(_losses(config))
-    on_pairs = [(build_loss(name, options), weight) for name, options, weight in named if name not in HEADS]
-    heads = [
-        (_build_head(name, options, people, config.seed), weight)
-        for name, options, weight in named
-        if name in HEADS
-    ]
+    on_pairs, heads = [], []
+    for name, options, weight in _losses(config):
+        try:
+            if name in HEADS:
+                heads.append((_build_head(name, options, people, config.seed), weight))
+            else:
+                on_pairs.append((build_loss(name, options), weight))
+        except ValueError as error:
+            raise ValueError(f"loss {name}: {error}") from None
     return Objective(
         losses=[loss for loss, _ in on_pairs],
         heads=[head for head, _ in heads],

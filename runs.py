@@ -86,6 +86,8 @@ def refuse_changes(saved: Config, config: Config) -> None:
     """
     new, old = config.model_dump(), saved.model_dump()
     changed = [name for name in old if old[name] != new[name] and name not in MAY_CHANGE]
+    if config.stages and new["epochs"] != old["epochs"]:
+        raise ValueError("`epochs` cannot change in a run of `stages`: theirs count. Start a new run.")
     if changed:
         raise ValueError(
             f"`{changed[0]}` cannot change in a resumed run (it was {old[changed[0]]}). These can: "

@@ -56,16 +56,18 @@ def build_trainer(config: Config, network: keras.Model, people: int) -> Embeddin
     return trainer
 
 
-def check_stages(config: Config, people: int) -> None:
-    """See that every stage's losses and heads can be made, before the first one trains.
+def check_stages(config: Config, index: PeopleIndex) -> None:
+    """See that every stage's losses, heads and batches can be made, before the first one trains.
 
     Raises:
-        ValueError: an option is wrong.
+        ValueError: an option is wrong, or the people cannot fill a batch.
     """
+    from dataset import make_sampler
     from objectives import build_objective
 
     for part in config.parts:
-        build_objective(part, people)
+        build_objective(part, len(index.people))
+        make_sampler(index, part)
 
 
 class Session:
@@ -80,6 +82,7 @@ class Session:
     def __init__(self, config: Config, folder: RunFolder, index: PeopleIndex):
         from dataset import steps_per_epoch
         from facekit.callbacks import Best, History, LearningRate
+        from facekit.layers import freeze
         from facekit.trainer import Embedder
         from model import build_embedding_model
 
@@ -88,10 +91,14 @@ class Session:
         self.steps = [steps_per_epoch(index, part) for part in self.parts]
         runtime.seed_everything(config.seed)
         self.network = build_embedding_model(config)
+        for part in self.parts:
+            # A name that no layer has must not stop the run after hours, in a later stage.
+            freeze(self.network, part.freeze)
         self.embed = Embedder(self.network)
         self.rate = LearningRate(lambda step: 0.0)
         self.best = Best(config.monitor, larger_is_better=config.monitor != "eer", keep=self._keep_best)
         self.history = History([], partial(write_history, folder))
+        self.steps_finished = 0
         self.begin(0)
 
     def begin(self, number: int) -> None:
@@ -150,6 +157,11 @@ class Session:
         return self.trainer.steps_taken
 
     @property
+    def steps_taken(self) -> int:
+        """Training steps of all stages so far."""
+        return self.steps_finished + self.step
+
+    @property
     def steps_before(self) -> int:
         """Steps of the stages before this one, as planned: they keep batches of stages apart."""
         earlier = zip(self.parts[: self.number], self.steps[: self.number], strict=True)
@@ -178,6 +190,7 @@ class Session:
         """From the stage under way to the last; each has begun when it is given."""
         for number in range(self.number, len(self.parts)):
             if number != self.number:
+                self.steps_finished += self.step
                 self.begin(number)
             yield number
 
@@ -192,6 +205,7 @@ class Session:
         record = {
             "stage": self.number,
             "step": self.step,
+            "steps_finished": self.steps_finished,
             "best": self.best.state,
             "lowered": self.rate.lowered,
             "history": self.history.rows,
@@ -210,11 +224,13 @@ class Session:
         """
         from facekit.checkpoint import read_record, restore_state
 
-        stage = read_record(self.folder.state)["stage"]
+        stage = read_record(self.folder.state).get("stage")
+        if stage is None:
+            raise ValueError(f"{self.folder.state}: was written by an older version. Start a new run.")
         if stage != self.number:
             self.begin(stage)
         record, beside = restore_state(self.folder.state, self.trainer)
-        self.trainer.steps_taken = record["step"]
+        self.trainer.steps_taken, self.steps_finished = record["step"], record["steps_finished"]
         self.best.state, self.rate.lowered = record["best"], record["lowered"]
         self.history.rows[:] = record["history"]
         self.monitor_states = record["monitors"]

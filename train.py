@@ -82,7 +82,7 @@ def read_command(argv: Sequence[str] | None) -> tuple[Config, bool]:
     return config, command.resume
 
 
-def epoch_line(epoch: int, logs: dict[str, Any], epochs: int, do_nothing: float) -> str:
+def epoch_line(epoch: int, logs: dict[str, Any], epochs: int, do_nothing: Callable[[], float]) -> str:
     """One honest line for an epoch."""
     memory = ""
     if logs.get("memory_filled"):
@@ -90,7 +90,7 @@ def epoch_line(epoch: int, logs: dict[str, Any], epochs: int, do_nothing: float)
         memory = f"memory {logs['memory_age']:.0f} steps old{moved}  "
     classes = f"classes right {logs['class_accuracy']:.0%}  " if "class_accuracy" in logs else ""
     return (
-        f"epoch {epoch + 1}/{epochs}  loss {logs['loss']:.3f} (collapsed: {do_nothing:.3f})  "
+        f"epoch {epoch + 1}/{epochs}  loss {logs['loss']:.3f} (collapsed: {do_nothing():.3f})  "
         f"active {logs['active']:.0%}  {classes}d(a,p) {logs['positive_distance']:.2f}  "
         f"d(a,n) {logs['negative_distance']:.2f}  {memory}lr {logs['learning_rate']:.1e}  "
         f"{logs['images_per_second']:.0f} images/s  |  held-out people: AUC {logs['auc']:.3f}  "
@@ -136,7 +136,7 @@ def chain(
 
     measure, asked = parts
     part, steps = session.part, session.steps[session.number]
-    do_nothing = session.trainer.objective.do_nothing_value(*usual_keys(part))
+    do_nothing = partial(session.trainer.objective.do_nothing_value, *usual_keys(part))
     line = partial(epoch_line, epochs=session.epochs, do_nothing=do_nothing)
     return [
         callbacks.StepCounter(),
@@ -152,7 +152,9 @@ def chain(
     ]
 
 
-def monitors(session: Session, held_out: HeldOut, do_nothing: float) -> list[keras.callbacks.Callback]:
+def monitors(
+    session: Session, held_out: HeldOut, do_nothing: Callable[[], float]
+) -> list[keras.callbacks.Callback]:
     """What watches the stage under way, in the state that the session has of it."""
     from facekit.monitors import CollapseMonitor, DriftMonitor, MiningSchedule, Snapshotting
 
@@ -221,14 +223,19 @@ def stage_words(part: Config) -> str:
 
 def opening_words(session: Session, held_out: int) -> str:
     """How long the run is, what its lines mean, and what to doubt."""
-    stages = zip(session.parts, session.steps, strict=True)
-    total = sum(part.epochs * steps for part, steps in stages)
+    stages = [(part, part.epochs * steps) for part, steps in zip(session.parts, session.steps, strict=True)]
+    total = sum(steps for _, steps in stages)
+    pictures = " or ".join(dict.fromkeys(f"{part.pictures_per_step:,}" for part in session.parts))
     lines = [
-        f"{session.epochs} epochs, {total:,} steps of {session.parts[0].pictures_per_step:,} pictures, on "
-        f"{runtime.device_words()}.",
+        f"{session.epochs} epochs, {total:,} steps of {pictures} pictures, on {runtime.device_words()}.",
         "collapsed: the loss where all embeddings are equal; active: share of the loss's terms that still push; "
         "d(a,p), d(a,n): mean distance to the same person and to others.",
     ]
+    for part, steps in stages:
+        if part.memory_size and steps <= part.memory_start:
+            lines.append(f"The memory stays empty: `memory_start` {part.memory_start}, {steps} steps in all.")
+        if part.hard_identity_steps and steps <= 2 * part.hard_identity_steps:
+            lines.append(f"No hard identities: they come after 2 x `hard_identity_steps`, {steps} steps in all.")
     if total < 200:
         lines.append(f"Only {total} steps in all: expect little. More: `epochs`, `steps_per_epoch`.")
     if held_out < 10:
@@ -262,23 +269,23 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
     if resume:
         check_resumable(folder, config, split)
     check_same_recipe(config)
-    print(f"Run {folder.root}: {config.backbone} at {config.image_size} px, loss {config.loss}.")
+    named = ", then ".join(part.loss for part in config.parts)
+    print(f"Run {folder.root}: {config.backbone} at {config.image_size} px, loss {named}.")
     print(f"Training on {split.train.describe()}.")
     print(f"Held out: {split.validation.describe()}.")
     held_out, more = held_out_people(split.validation, config), triplet_measure(config)
-    check_stages(config, len(split.train.people))
+    check_stages(config, split.train)
     session = Session(config, folder, split.train)
     if resume and folder.state.exists():
         session.restore()
-        print(f"Going on after step {session.steps_before + session.step:,}.")
+        print(f"Going on after step {session.steps_taken:,}.")
     if not resume:
         # Last of all preparations: a wrong setting must not leave a run of the name behind.
         open_run(folder, config, split)
     write_text(folder.config, config.to_json())
     print(opening_words(session, len(split.validation.people)), flush=True)
     fit(session, held_out, more)
-    steps = session.steps_before + session.step
-    return write_product(config, split, held_out, steps, session.best.state["epoch"] + 1)
+    return write_product(config, split, held_out, session.steps_taken, session.best.state["epoch"] + 1)
 
 
 def closing_words(config: Config, record: BundleRecord) -> str:

@@ -137,7 +137,9 @@ def _objective_step(config: Config, settings: LossBench) -> Callable[[], Any]:
             values, _ = objective(rows, labels, training=True)
             loss = tf.reduce_mean(values)
         watched = [rows, *(weight.value for weight in objective.trainable_weights)]
-        return sum(tf.reduce_sum(gradient) for gradient in tape.gradient(loss, watched))
+        gradients = tape.gradient(loss, watched)
+        # Of sampled centres there are a few rows only; made whole they would be charged for the others.
+        return sum(tf.reduce_sum(getattr(gradient, "values", gradient)) for gradient in gradients)
 
     return step
 

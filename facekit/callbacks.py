@@ -153,13 +153,15 @@ class Best(keras.callbacks.Callback):
     def __init__(self, monitor: str, larger_is_better: bool, keep: Callable[[], None]):
         super().__init__()
         self._monitor, self._sign, self._keep = monitor, 1.0 if larger_is_better else -1.0, keep
-        self.state: dict[str, Any] = {"value": None, "epoch": None, "waited": 0}
+        self.state: dict[str, Any] = {"value": None, "epoch": None, "stage_value": None, "waited": 0}
         self.begin()
 
     def begin(
         self, plateau: Callable[[], None] | None = None, plateau_patience: int = 1, stop_patience: int = 0
     ) -> None:
-        """Start a stage, with patience anew; the best figure so far stays.
+        """Start a stage, which is patient with itself: judged by its own best figure, not by earlier stages'.
+
+        The model that is kept is the best of the whole run.
 
         Args:
             plateau: called after each `plateau_patience` epochs without improvement; None: never.
@@ -167,7 +169,7 @@ class Best(keras.callbacks.Callback):
             stop_patience: epochs without improvement after which the stage stops; 0: never.
         """
         self._plateau, self._plateau_patience, self._stop_patience = plateau, plateau_patience, stop_patience
-        self.state = {**self.state, "waited": 0}
+        self.state = {**self.state, "stage_value": None, "waited": 0}
 
     @property
     def finished(self) -> bool:
@@ -177,16 +179,20 @@ class Best(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Compare the epoch's figure with the best."""
         value = float((logs or {}).get(self._monitor, math.nan))
-        best = self.state["value"]
-        if best is None or self._sign * value > self._sign * best:
-            self.state = {"value": value, "epoch": epoch, "waited": 0}
+        if self._improves(value, self.state["value"]):
+            self.state |= {"value": value, "epoch": epoch}
             self._keep()
+        if self._improves(value, self.state["stage_value"]):
+            self.state |= {"stage_value": value, "waited": 0}
             return
         self.state["waited"] += 1
         if self._plateau is not None and self.state["waited"] % self._plateau_patience == 0:
             self._plateau()
         if self.finished:
             self.model.stop_training = True
+
+    def _improves(self, value: float, best: float | None) -> bool:
+        return best is None or self._sign * value > self._sign * best
 
 
 class Keeper(keras.callbacks.Callback):

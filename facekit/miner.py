@@ -61,7 +61,8 @@ class Miner(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.level: Any = None
         if kind == "schedule":
-            options = {"dtype": "int32", "trainable": False, "aggregation": "only_first_replica"}
+            # Keras' "int": TensorFlow's int32 variables are out of XLA's reach on a GPU.
+            options = {"dtype": "int", "trainable": False, "aggregation": "only_first_replica"}
             self.level = self.add_weight(name="level", shape=(), initializer="zeros", **options)
         self.built = True
 
@@ -97,6 +98,13 @@ class Miner(keras.layers.Layer):
             dimension = pairs.anchors.shape[-1]
             negative = mining.distance_weighted_negatives(noise, distances, negative, dimension, self.count)
         return positive, negative
+
+    def kept_of_equals(self, positives: int, negatives: int) -> tuple[int, int]:
+        """How many of an anchor's positives and negatives are kept where all distances are 0."""
+        kind = self.stage_name
+        most = {"random": self.count, "distance_weighted": self.count, "semi_hard": 1, "hard": 1}
+        near = min(positives, 1) if kind in ("hard", "easy_positive") else positives
+        return near, min(negatives, most.get(kind, negatives))
 
     @property
     def stage_name(self) -> str:

@@ -130,7 +130,7 @@ class CollapseMonitor(_Checks):
     step, batch norm and dropout included; what is not in the logs is not judged.
 
     Args:
-        do_nothing: the loss of equal embeddings.
+        do_nothing: gives the loss of equal embeddings, which mining and a memory change as training goes.
         say: writes a line.
         every: steps between checks.
         patience: checks in a row, at least 1; see `stop`.
@@ -138,7 +138,12 @@ class CollapseMonitor(_Checks):
     """
 
     def __init__(
-        self, do_nothing: float, say: Callable[[str], None], every: int = 50, patience: int = 5, stop: bool = True
+        self,
+        do_nothing: Callable[[], float],
+        say: Callable[[str], None],
+        every: int = 50,
+        patience: int = 5,
+        stop: bool = True,
     ):
         super().__init__(every, collapsed=0, idle=0, said=[])
         self._do_nothing, self._say, self._patience, self._stop = do_nothing, say, patience, stop
@@ -176,7 +181,7 @@ class CollapseMonitor(_Checks):
         self.state["collapsed"] += 1
         figures = (
             f"spread {spread:z.4f} (0: all are equal), d(a,p) {positive:z.3f}, d(a,n) {negative:z.3f}, loss "
-            f"{loss:.3f} (where all are equal: {self._do_nothing:.3f})"
+            f"{loss:.3f} (where all are equal: {self._do_nothing():.3f})"
         )
         if self._stop and self.state["collapsed"] >= self._patience:
             raise CollapseError(

@@ -72,11 +72,15 @@ class Objective(keras.layers.Layer):
         self.built = True
 
     def do_nothing_value(self, positives: int, negatives: int) -> float:
-        """The value where all embeddings are equal, with so many keys an anchor: that of a collapsed model."""
-        if self.miner is not None and self.miner.kind in ("random", "distance_weighted", "schedule"):
-            negatives = min(negatives, self.miner.count)
-        elif self.memory is not None:
-            negatives += self.memory.size
+        """The value where all embeddings are equal, with so many keys an anchor: that of a collapsed model.
+
+        As things are now: with the memory as full and the miner as far as they are.
+        """
+        if self.memory is not None:
+            # Nearly all of its rows are other people's.
+            negatives += round(float(self.memory.filled()) * self.memory.size)
+        if self.miner is not None:
+            positives, negatives = self.miner.kept_of_equals(positives, negatives)
         values = [loss.do_nothing_value(positives, negatives) for loss in self.losses_on_pairs]
         values += [head.do_nothing_value() for head in self.heads]
         return sum(w * value for w, value in zip((*self.loss_weights, *self.head_weights), values, strict=True))
@@ -94,12 +98,12 @@ class Objective(keras.layers.Layer):
             scalars, 0 where there is nothing to average:
 
             - active: share of the first loss's terms that push, in [0, 1]: those above 0, or above 1e-3 where a
-              term is never 0; of a head, the rows whose value is above 1e-3.
+              term is never 0; without losses on pairs, the first head's rows whose value is above 1e-3.
             - positive_distance, negative_distance: mean distance of the batch's pairs, in [0, 2].
             - spread: 1 - |mean of the unit rows|, in [0, 1]. 0: collapsed to a point.
             - norm: mean length of the rows.
             - memory_filled, memory_age: share of the memory in use, and mean age of its rows in steps.
-            - class_accuracy: share of rows whose own class is the likeliest.
+            - class_accuracy: share of rows whose own class is the likeliest to the last head.
         """
         flat_rows = ops.reshape(ops.cast(rows, "float32"), (-1, rows.shape[-1]))
         flat_labels = ops.reshape(labels, (-1,))
@@ -120,7 +124,7 @@ class Objective(keras.layers.Layer):
         """The batch's pairs, and what there is of all replicas: unit rows and their labels."""
         gathered = gather_negatives(unit, flat_labels)
         if not self.whole_batch:
-            return pair_up(labels, rows), gathered
+            return pair_up(labels, rows)._replace(total=gathered.total), gathered
         positive = positive_mask(flat_labels, gathered.labels, gathered.offset)
         negative = negative_mask(flat_labels, gathered.labels)
         return Pairs(unit, gathered.rows, positive, negative, gathered.total), gathered

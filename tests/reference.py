@@ -74,6 +74,11 @@ def distances_of(anchor: Anchor, squared: bool) -> tuple[list[float], list[float
     )
 
 
+def log_of_one_and(logs: list[float]) -> float:
+    """log(1 + the sum of their exponentials), each of which may be beyond float64."""
+    return float(np.logaddexp.reduce([0.0, *logs]))
+
+
 def tuplet_margin(
     anchors: list[Anchor], margin: float = 0.1, scale: float = 64.0, hardest: int | None = None
 ) -> Parts:
@@ -83,7 +88,7 @@ def tuplet_margin(
         positives, negatives = cosines_of(anchor)
         hard = sorted(negatives, reverse=True)[:hardest]
         goals = [np.cos(np.arccos(np.clip(s, -1.0, 1.0)) - margin) for s in positives if hard]
-        part.append([float(np.log(1.0 + sum(np.exp(scale * (s - goal)) for s in hard))) for goal in goals])
+        part.append([log_of_one_and([scale * (s - goal) for s in hard]) for goal in goals])
     return [part]
 
 
@@ -158,8 +163,8 @@ def n_pair(anchors: list[Anchor], scale: float = 1.0) -> Parts:
     part = []
     for anchor in anchors:
         positives, negatives = cosines_of(anchor)
-        pushed = [[np.exp(scale * (s - goal)) for s in negatives] for goal in positives if negatives]
-        part.append([float(np.log(1.0 + sum(terms))) for terms in pushed])
+        goals = positives if negatives else []
+        part.append([log_of_one_and([scale * (s - goal) for s in negatives]) for goal in goals])
     return [part]
 
 
@@ -168,9 +173,9 @@ def multi_similarity(anchors: list[Anchor], alpha: float = 2.0, beta: float = 50
     part = []
     for anchor in anchors:
         positives, negatives = cosines_of(anchor)
-        low = np.log(1.0 + sum(np.exp(-alpha * (s - base)) for s in positives)) / alpha
-        high = np.log(1.0 + sum(np.exp(beta * (s - base)) for s in negatives)) / beta
-        part.append([float(low + high)])
+        low = log_of_one_and([-alpha * (s - base) for s in positives]) / alpha
+        high = log_of_one_and([beta * (s - base) for s in negatives]) / beta
+        part.append([low + high])
     return [part]
 
 
@@ -185,9 +190,8 @@ def circle(
         positives, negatives = cosines_of(anchor)
         positive_logs = [-scale * a * (s - (1 - margin)) for a, s in zip(low, positives, strict=True)]
         negative_logs = [scale * a * (s - margin) for a, s in zip(high, negatives, strict=True)]
-        # log of 1 + a product of sums of exponentials, each of which may be beyond float64.
-        both = np.logaddexp.reduce(negative_logs) + np.logaddexp.reduce(positive_logs)
-        part.append([float(np.logaddexp(0.0, both))] if positives and negatives else [])
+        product = [n + p for n in negative_logs for p in positive_logs]
+        part.append([log_of_one_and(product)] if product else [])
     return [part]
 
 
@@ -196,8 +200,8 @@ def supcon(anchors: list[Anchor], temperature: float = 0.1) -> Parts:
     part = []
     for anchor in anchors:
         positives, negatives = cosines_of(anchor)
-        total = sum(np.exp(s / temperature) for s in positives + negatives)
-        logs = [-float(np.log(np.exp(s / temperature) / total)) for s in positives if negatives]
+        total = np.logaddexp.reduce([s / temperature for s in positives + negatives])
+        logs = [float(total - s / temperature) for s in positives if negatives]
         part.append([mean(logs)] if logs else [])
     return [part]
 

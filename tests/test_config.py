@@ -34,6 +34,15 @@ WRONG = [
     ({"loss": "triplet", "average": "all"}, r"`average=\"all\"` needs mining=\"all\""),
     ({"loss": "circle", "margin": 1.0}, r"`margin` must be in \(0, 1\) for loss='circle'"),
     ({"extra_losses": [{"loss": "arc"}]}, r"`loss` must be .* Received: 'arc'"),
+    ({"loss": "arcface", "sampled": 30}, r"`sampled` must be at least the pictures of a step, 320\. Received: 30"),
+    (
+        {"extra_losses": [{"loss": "arcface", "options": {"seed": 3}}]},
+        r"`extra_losses`: arcface has no option `seed`",
+    ),
+    (
+        {"extra_losses": [{"loss": "arcface", "options": {"sampled": 3}}]},
+        r"`sampled` must be at least the pictures",
+    ),
     ({"stages": [{"loss": "softmax"}]}, r"`stages`, stage 1: needs its `epochs`"),
     ({"stages": [{"epochs": 1}, {"epochs": 1, "los": "x"}]}, r"stage 2: There is no setting `los`: did you mean"),
     ({"stages": [{"epochs": 1, "backbone": "x"}]}, r"stage 1: `backbone` belongs to the whole run"),
@@ -167,6 +176,8 @@ def test_a_stage_changes_the_run_and_starts_from_its_own_loss():
     assert (second.loss, second.margin, second.mining, second.soft) == ("triplet", 0.3, "hard", True)
     assert (second.learning_rate, second.freeze, second.epochs) == (1e-4, ("small",), 3)
     assert Config().parts == (Config(),)
+    again = Config(margin=0.3, stages=({"epochs": 1, "loss": "softmax"}, {"epochs": 1, "loss": "tuplet_margin"}))
+    assert [part.margin for part in again.parts] == [None, 0.3]
     assert Config(**json.loads(config.to_json())) == config
 
 

@@ -7,8 +7,18 @@ import pytest
 
 import losses
 from losses import CircleLoss, MultiSimilarityLoss, SupConLoss, TupletMarginLoss, WeightedSum
-from tests import contracts
-from tests.loss_cases import ONE_KIND_IS_ENOUGH, VARIANTS, every_variant, make, oracle, tuplet_batch
+from tests import contracts, reference
+from tests.loss_cases import (
+    BATCHES,
+    FORMULAS,
+    ONE_KIND_IS_ENOUGH,
+    VARIANTS,
+    every_form,
+    every_variant,
+    make,
+    oracle,
+    tuplet_batch,
+)
 
 NO_PAIR = {
     "one row": (np.zeros(1, int), np.ones((1, 3))),
@@ -65,6 +75,13 @@ def test_odd_batches_are_finite_and_right(variant: str, case: str) -> None:
         assert value == pytest.approx(oracle(variant, labels, rows), rel=2e-3, abs=1e-7)
 
 
+def test_squared_distances_of_duplicates_are_not_below_zero() -> None:
+    # Rounding takes about one in eight of these sums below it, if it may.
+    for seed in range(40):
+        rows = np.repeat(np.random.default_rng(seed).normal(size=(4, 16)).astype("float32"), 4, axis=0)
+        assert float(losses.get("contrastive", margin=1e-3)(np.arange(16) // 4, rows)) >= 0
+
+
 @pytest.mark.parametrize("variant", COMPARING)
 def test_a_tuplet_without_a_positive_adds_nothing(variant: str) -> None:
     labels, rows = tuplet_batch("random", 1)
@@ -74,6 +91,23 @@ def test_a_tuplet_without_a_positive_adds_nothing(variant: str) -> None:
 
 
 # ---- Large scales --------------------------------------------------------------------------------------------
+
+SHARP: dict[str, dict[str, float]] = {
+    "tuplet_margin": {"scale": 1e5},
+    "n_pair": {"scale": 1e5},
+    "multi_similarity": {"alpha": 1e5, "beta": 1e5},
+    "circle": {"scale": 1e5},
+    "supcon": {"temperature": 1e-5},
+}
+
+
+@pytest.mark.parametrize("name", SHARP)
+@every_form
+def test_large_scales_hide_no_mask(name: str, form: str) -> None:
+    labels, rows = BATCHES[form]("random", 1)
+    value, _ = contracts.check_loss_is_finite(losses.get(name, **SHARP[name]), labels, rows)
+    assert value == pytest.approx(reference.loss_value(FORMULAS[name], labels, rows, **SHARP[name]), rel=5e-5)
+
 
 OPPOSED = np.array([[[1, 0], [-1, 0], [1, 0]]], "float32")  # the positive antipodal, the negative equal
 

@@ -260,6 +260,7 @@ def test_large_labels_are_not_merged(form: str) -> None:
         for variant in ("tuplet", "hard"):
             small, large = make(variant)(labels, rows), make(variant)(labels + first, rows)
             assert float(large) == float(small)
+            assert float(make(variant)(labels * 2**32, rows)) == float(small)
 
 
 def test_large_labels_survive_fit() -> None:

@@ -72,7 +72,7 @@ def drive(
 def watched(epochs: list[list[Figures]], **options: Any) -> list[str]:
     """What a CollapseMonitor that looks at every step says."""
     said: list[str] = []
-    drive([CollapseMonitor(**{"do_nothing": 0.2, "say": said.append, "every": 1, **options})], epochs)
+    drive([CollapseMonitor(**{"do_nothing": lambda: 0.2, "say": said.append, "every": 1, **options})], epochs)
     return said
 
 
@@ -170,7 +170,7 @@ def test_a_spell_warns_once_and_a_healthy_check_ends_it():
 @pytest.mark.parametrize("patience", [1, 3])
 def test_patience_decides_when_a_run_is_stopped(patience):
     said: list[str] = []
-    monitor = CollapseMonitor(0.2, said.append, every=2, patience=patience)
+    monitor = CollapseMonitor(lambda: 0.2, said.append, every=2, patience=patience)
     with pytest.raises(CollapseError, match=f"{patience} checks in a row; at step {2 * patience}:"):
         drive([monitor], [[COLLAPSED] * 100])
     assert monitor.model.steps_taken == 2 * patience and len(said) == (patience > 1)
@@ -286,7 +286,7 @@ def fitted(optimizer, monitor: CollapseMonitor, noise: float) -> tuple[keras.Mod
 
 def test_a_real_collapse_is_caught():
     said: list[str] = []
-    monitor = CollapseMonitor(0.2, said.append, every=10, patience=5)
+    monitor = CollapseMonitor(lambda: 0.2, said.append, every=10, patience=5)
     with pytest.raises(CollapseError, match=r"one point, 5 checks in a row; at step \d+: spread 0\.00"):
         fitted(keras.optimizers.SGD(1.0, momentum=0.9), monitor, noise=1.0)
     assert len(said) == 1 and "the embeddings collapse to one point" in said[0]
@@ -295,7 +295,7 @@ def test_a_real_collapse_is_caught():
 
 def test_a_learning_run_with_the_loss_of_a_collapsed_one_is_left_alone():
     said: list[str] = []
-    monitor = CollapseMonitor(0.2, said.append, every=1)
+    monitor = CollapseMonitor(lambda: 0.2, said.append, every=1)
     model, history = fitted(keras.optimizers.Adam(1e-3), monitor, noise=0.5)
     assert said == [] and model.steps_taken == 128
     assert min(abs(loss - 0.2) for loss in history["loss"]) < 0.02
@@ -355,7 +355,7 @@ def troubled(rng, count: int = 60) -> list[list[Figures]]:
 def both(said: list[str]) -> list[Any]:
     levels = iter(("semi_hard", "hard"))
     return [
-        CollapseMonitor(0.2, said.append, every=3, patience=2, stop=False),
+        CollapseMonitor(lambda: 0.2, said.append, every=3, patience=2, stop=False),
         MiningSchedule(lambda: next(levels), 0.3, said.append, every=3),
     ]
 
@@ -390,7 +390,7 @@ def test_a_resumed_run_goes_on_where_it_was(rng):
 
 def test_a_state_kept_elsewhere_follows_its_monitor():
     kept: dict[str, Any] = {}
-    monitor = CollapseMonitor(0.2, lambda words: None, every=2, stop=False)
+    monitor = CollapseMonitor(lambda: 0.2, lambda words: None, every=2, stop=False)
     monitor.state = kept.setdefault("collapse", monitor.state)
     drive([monitor], [[COLLAPSED] * 5 + [HEALTHY | {"norm": 0.0}] * 2])
     expected = {"recent": {"steps": 0, "sums": {}}, "collapsed": 0, "idle": 0, "said": ["vanished"]}

@@ -12,7 +12,7 @@ import losses
 from facekit import heads
 from facekit.identities import ClassCentres
 from facekit.memory import CrossBatchMemory
-from facekit.miner import Miner
+from facekit.miner import MINERS, Miner
 from facekit.objective import Objective
 from facekit.trainer import EmbeddingTrainer, MeanOfValues
 from losses import TripletLoss, TupletMarginLoss
@@ -149,10 +149,21 @@ def test_the_level_of_a_collapsed_model():
     assert objective.do_nothing_value(3, 16) == pytest.approx(
         pairs.do_nothing_value(3, 16) + 0.5 * head.do_nothing_value()
     )
-    drawn = built(losses=[TupletMarginLoss()], miner=Miner("random", count=4))
-    assert drawn.do_nothing_value(3, 16) == TupletMarginLoss().do_nothing_value(3, 4)
-    kept = built(losses=[TupletMarginLoss()], memory=CrossBatchMemory(100))
-    assert kept.do_nothing_value(3, 16) == TupletMarginLoss().do_nothing_value(3, 116)
+    kept = built(losses=[TupletMarginLoss()], memory=CrossBatchMemory(40))
+    assert kept.do_nothing_value(3, 16) == TupletMarginLoss().do_nothing_value(3, 16)
+    value(kept, equal, labels)
+    assert kept.do_nothing_value(3, 16) == TupletMarginLoss().do_nothing_value(3, 36)
+
+
+@pytest.mark.parametrize("kind", MINERS)
+@pytest.mark.parametrize("loss", ["tuplet_margin", "multi_similarity"])
+def test_the_level_of_a_collapsed_model_under_mining(kind, loss):
+    equal, labels = np.ones((20, 6), "float32"), np.arange(20) // 4
+    objective = built(losses=[losses.get(loss)], miner=Miner(kind, count=5))
+    for _ in range(3 if kind == "schedule" else 1):
+        assert objective.do_nothing_value(3, 16) == pytest.approx(value(objective, equal, labels), abs=5e-3)
+        if kind == "schedule":
+            objective.miner.advance()
 
 
 def test_centres_follow_the_batches():

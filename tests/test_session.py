@@ -58,10 +58,12 @@ def test_heads_memory_and_further_losses_are_what_the_settings_say():
     assert [(head.margin, head.classes) for head in objective.heads] == [(0.3, 5)]
     assert (objective.loss_weights, objective.head_weights) == ([1.0, 1.0], [0.2])
     assert (objective.memory.size, objective.memory.start_step, objective.centres.people) == (64, 3, 5)
-    head = objectives.build_objective(Config(loss="adaface", h=0.5, subcentres=3, sampled=4, scale=32), 7).heads[0]
-    assert (head.h, head.subcentres, head.sampled, head.scale, head.classes) == (0.5, 3, 4, 32, 7)
-    with pytest.raises(ValueError, match="has no option `margn`: did you mean `margin`"):
-        objectives.build_objective(Config(extra_losses=({"loss": "triplet", "options": {"margn": 1}},)), 5)
+    head = objectives.build_objective(Config(loss="adaface", h=0.5, subcentres=3, sampled=400, scale=32), 7).heads[
+        0
+    ]
+    assert (head.h, head.subcentres, head.sampled, head.scale, head.classes) == (0.5, 3, 400, 32, 7)
+    with pytest.raises(ValueError, match="loss arcface: `margin` must be in"):
+        objectives.build_objective(Config(extra_losses=({"loss": "arcface", "options": {"margin": 9.0}},)), 5)
 
 
 def test_the_optimizer_is_what_the_settings_say():
@@ -137,6 +139,8 @@ def test_a_layer_that_is_not_there_cannot_be_frozen():
         ValueError, match="no layer's name begins with 'bakbone'. The outer ones are small, embedding"
     ):
         session(freeze=("bakbone",))
+    with pytest.raises(ValueError, match="no layer's name begins with 'bakbone'"):
+        session(stages=({"epochs": 1}, {"epochs": 1, "freeze": ["bakbone"]}))
     with pytest.raises(ValueError, match="small, embedding leaves nothing to train"):
         session(freeze=("small", "embedding"))
 
@@ -225,6 +229,30 @@ def test_hard_identity_batches_resume_exactly(crops, tmp_path, sampler, monkeypa
     assert train.main(arguments(crops, tmp_path, "random", **at_random)) == 0
     losses = [(tmp_path / name / "history.csv").read_text().split("\n")[4] for name in ("whole", "random")]
     assert losses[0].split(",")[1:3] != losses[1].split(",")[1:3]
+
+
+def test_a_stage_is_judged_by_its_own_best(two_stages):
+    best = callbacks.Best("auc", True, lambda: None)
+    best.begin(stop_patience=2)
+    best.on_epoch_end(0, {"auc": 0.9})
+    best.begin(stop_patience=2)
+    for epoch, auc in enumerate((0.7, 0.75, 0.8), 1):
+        best.on_epoch_end(epoch, {"auc": auc})
+    assert not best.finished and (best.state["value"], best.state["epoch"]) == (0.9, 0)
+
+
+def test_the_epochs_of_stages_cannot_be_changed_by_the_run_s(two_stages, capsys):
+    command = ["--resume", "--name", "whole", "--runs_dir", str(two_stages), "--epochs", "9"]
+    assert train.main(command) == 2
+    assert "`epochs` cannot change in a run of `stages`: theirs count" in capsys.readouterr().err
+
+
+def test_a_later_stage_that_cannot_fill_its_batch_stops_the_run_before_it_begins(crops, tmp_path, capsys):
+    stages = [{"epochs": 1}, {"epochs": 1, "sampler": "people", "batch_size": 400}]
+    (tmp_path / "c.json").write_text(json.dumps({"stages": stages}))
+    assert train.main([*arguments(crops, tmp_path, "wrong"), "--config", str(tmp_path / "c.json")]) == 2
+    assert "Make `batch_size` smaller" in capsys.readouterr().err
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_a_wrong_later_stage_stops_the_run_before_it_begins(crops, tmp_path, capsys):

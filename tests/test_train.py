@@ -341,10 +341,10 @@ def followed(figures: list[float], **options) -> tuple[callbacks.Best, list[str]
 def test_the_best_is_kept_and_a_plateau_lowers_and_stops():
     best, called, model = followed([0.5, 0.7, 0.6, 0.7, 0.65], plateau_patience=2, stop_patience=3)
     assert called == ["keep", "keep", "lower"] and model.stop_training
-    assert best.state == {"value": 0.7, "epoch": 1, "waited": 3}
+    assert best.state == {"value": 0.7, "epoch": 1, "stage_value": 0.7, "waited": 3}
     assert not followed([0.5, 0.4, 0.4], plateau_patience=2, stop_patience=3)[2].stop_training
     best.begin()
-    assert best.state == {"value": 0.7, "epoch": 1, "waited": 0} and not best.finished
+    assert best.state == {"value": 0.7, "epoch": 1, "stage_value": None, "waited": 0} and not best.finished
 
 
 @pytest.mark.slow
