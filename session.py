@@ -162,6 +162,11 @@ class Session:
         return self.steps_finished + self.step
 
     @property
+    def steps_planned(self) -> int:
+        """Training steps of all stages, if none stops early."""
+        return sum(part.epochs * steps for part, steps in zip(self.parts, self.steps, strict=True))
+
+    @property
     def steps_before(self) -> int:
         """Steps of the stages before this one, as planned: they keep batches of stages apart."""
         earlier = zip(self.parts[: self.number], self.steps[: self.number], strict=True)

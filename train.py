@@ -278,7 +278,7 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
     session = Session(config, folder, split.train)
     if resume and folder.state.exists():
         session.restore()
-        print(f"Going on after step {session.steps_taken:,}.")
+        print(f"Going on after step {session.steps_taken:,} of {session.steps_planned:,}.")
     if not resume:
         # Last of all preparations: a wrong setting must not leave a run of the name behind.
         open_run(folder, config, split)

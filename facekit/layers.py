@@ -77,8 +77,9 @@ def freeze(network: keras.Model, names: Sequence[str]) -> None:
     Raises:
         ValueError: no layer's name begins so, or nothing is left to train.
     """
-    network.trainable = True
     layers = list(_all_layers(network))
+    for layer in (network, *layers):
+        layer.trainable = True
     for name in names:
         found = [layer for layer in layers if layer.name.startswith(name)]
         if not found:

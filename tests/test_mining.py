@@ -365,7 +365,7 @@ def test_layer_under_xla(kind: str) -> None:
 def test_schedule_moves_on_without_a_new_graph(jit_compile: bool) -> None:
     pairs, miner, traces = make_pairs("flat", 2), Miner("schedule", count=3), list[None]()
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def masks() -> Any:
         traces.append(None)
         return miner(pairs)[2:4]

@@ -208,7 +208,7 @@ def check_same_state(run: Path, other: Path) -> None:
         np.testing.assert_array_equal(found[key], expected[key], err_msg=key)
 
 
-@pytest.mark.parametrize("steps", [2, 3, 5])
+@pytest.mark.parametrize("steps", [3, 5])  # at the end of a stage, and inside one
 def test_a_run_of_stages_resumes_exactly_in_a_fresh_process(two_stages, crops, steps, monkeypatch):
     name = f"stopped-{steps}"
     stop_after(steps, monkeypatch, staged(crops, two_stages, name))
