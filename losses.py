@@ -36,7 +36,6 @@ from math import pi
 from typing import Any
 
 import keras
-from keras import ops
 
 from facekit.arguments import count_or_none, nearest_name, number_between, one_of
 from facekit.formulas import (
@@ -53,7 +52,7 @@ from facekit.formulas import (
     tuplet_margin_terms,
 )
 from facekit.pair_loss import PairLoss
-from facekit.pairwise import Pairs, Tensor, pair_up, unit_rows
+from facekit.pairwise import Pairs, Tensor
 from facekit.weighted_sum import WeightedSum
 
 MINING = ("semi_hard", "all", "hard")
@@ -142,8 +141,8 @@ class TripletLoss(_OfOptions):
         largest = 4 if squared else 2
         self.margin = number_between("margin", margin, f"(0, {largest})", largest)
         self.mining = one_of("mining", mining, (None, *MINING))
-        self.squared = bool(squared)
-        self.soft = bool(soft)
+        self.squared = one_of("squared", squared, (False, True))
+        self.soft = one_of("soft", soft, (False, True))
         self.hardest = count_or_none("hardest", hardest)
         self.average = one_of("average", average, AVERAGES)
         self._check_combinations()
@@ -388,36 +387,3 @@ def get(name: str, /, **chosen: Any) -> PairLoss:
 def _arguments(maker: Callable[..., PairLoss]) -> tuple[str, ...]:
     parameters = inspect.signature(maker).parameters.values()
     return tuple(parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD)
-
-
-def batch_statistics(labels: Tensor, embeddings: Tensor, loss: PairLoss) -> dict[str, Tensor]:
-    """Figures that show how training goes.
-
-    Args:
-        labels: (B,), or (B, 2 + N) for tuplets.
-        embeddings: (B, D), or (B, 2 + N, D).
-        loss: says which terms there are.
-
-    Returns:
-        Float32 scalars, each 0 where there is nothing to average:
-
-        - active: share of the loss's terms that push, in [0, 1]: those above 0, or above 1e-3 where a term is never
-          0. A term is what the loss's `terms` says: a triplet, a pair, an anchor. Of a sum, the first loss's.
-        - positive_distance, negative_distance: mean Euclidean distance of the positive and of the negative pairs'
-          unit rows, in [0, 2].
-        - spread: 1 - |mean of the unit rows|, in [0, 1]. 0: collapsed to a point.
-    """
-    pairs = pair_up(labels, embeddings)
-    terms, distances = loss.terms(pairs)[0], pairs.distances()
-    rows = unit_rows(embeddings)
-    return {
-        "active": ops.sum(terms.active) / ops.maximum(ops.sum(terms.valid), 1.0),
-        "positive_distance": _mean_where(distances, pairs.positive),
-        "negative_distance": _mean_where(distances, pairs.negative),
-        "spread": 1.0 - ops.norm(ops.mean(rows, axis=tuple(range(len(rows.shape) - 1)))),
-    }
-
-
-def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
-    mask = ops.cast(mask, "float32")
-    return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import ops
@@ -14,8 +13,8 @@ from facekit.identities import ClassCentres
 from facekit.memory import CrossBatchMemory
 from facekit.miner import Miner
 from facekit.pair_loss import PairLoss
-from facekit.pairwise import Pairs, Tensor, negative_mask, pair_up, positive_mask, unit_rows
-from facekit.replicas import gather_negatives
+from facekit.pairwise import Pairs, Tensor, negative_mask, pair_up, positive_mask
+from facekit.replicas import Gathered, pair_across
 
 PAIR_FIGURES = ("active", "positive_distance", "negative_distance", "spread", "norm")
 MEMORY_FIGURES = ("memory_filled", "memory_age")
@@ -107,8 +106,10 @@ class Objective(keras.layers.Layer):
         """
         flat_rows = ops.reshape(ops.cast(rows, "float32"), (-1, rows.shape[-1]))
         flat_labels = ops.reshape(labels, (-1,))
-        unit = unit_rows(flat_rows)
-        pairs, gathered = self._pairs(rows, labels, unit, flat_labels)
+        pairs, gathered = pair_across(flat_rows, flat_labels)
+        unit = pairs.anchors
+        if not self.whole_batch:
+            pairs = pair_up(labels, rows)._replace(total=gathered.total)
         statistics = _pair_statistics(pairs, flat_rows, unit)
         values, active = self._pair_values(self._widen(pairs, flat_labels))
         for weight, head in zip(self.head_weights, self.heads, strict=True):
@@ -119,15 +120,6 @@ class Objective(keras.layers.Layer):
         statistics["active"] = active
         self._remember(gathered, training, statistics)
         return values, {name: ops.stop_gradient(statistics[name]) for name in self.names}
-
-    def _pairs(self, rows: Tensor, labels: Tensor, unit: Tensor, flat_labels: Tensor) -> tuple[Pairs, Any]:
-        """The batch's pairs, and what there is of all replicas: unit rows and their labels."""
-        gathered = gather_negatives(unit, flat_labels)
-        if not self.whole_batch:
-            return pair_up(labels, rows)._replace(total=gathered.total), gathered
-        positive = positive_mask(flat_labels, gathered.labels, gathered.offset)
-        negative = negative_mask(flat_labels, gathered.labels)
-        return Pairs(unit, gathered.rows, positive, negative, gathered.total), gathered
 
     def _widen(self, pairs: Pairs, labels: Tensor) -> Pairs:
         """Add the memory's rows to the keys, then let the miner choose."""
@@ -151,7 +143,7 @@ class Objective(keras.layers.Layer):
             active = _active_share(terms[0]) if active is None else active
         return values, active
 
-    def _remember(self, gathered: Any, training: bool, statistics: dict[str, Tensor]) -> None:
+    def _remember(self, gathered: Gathered, training: bool, statistics: dict[str, Tensor]) -> None:
         if self.memory is not None:
             statistics |= {"memory_filled": self.memory.filled(), "memory_age": self.memory.age()}
         for part in (self.memory and self.memory.add, self.centres and self.centres.update):

@@ -59,7 +59,7 @@ def gather_negatives(rows: Tensor, labels: Tensor) -> Gathered:
     return Gathered(everyone, context.all_gather(labels, axis=0), offset, total)
 
 
-def pair_across(rows: Tensor, labels: Tensor) -> Pairs:
+def pair_across(rows: Tensor, labels: Tensor) -> tuple[Pairs, Gathered]:
     """This replica's rows as anchors, every replica's as keys: each is compared with all others of the batch.
 
     The mean over replicas of a loss's mean over anchors is then the loss of the whole batch, and the sum over
@@ -70,17 +70,13 @@ def pair_across(rows: Tensor, labels: Tensor) -> Pairs:
         labels: (B,) integers, as they are.
 
     Returns:
-        A = B anchors and K = R * B keys; on one replica what `pairwise.pair_up` returns.
+        A = B anchors and K = R * B keys, on one replica what `pairwise.pair_up` returns; and the keys' rows and
+        labels as they were gathered.
     """
     anchors = unit_rows(rows)
     keys = gather_negatives(anchors, labels)
-    return Pairs(
-        anchors,
-        keys.rows,
-        positive_mask(labels, keys.labels, keys.offset),
-        negative_mask(labels, keys.labels),
-        keys.total,
-    )
+    positive = positive_mask(labels, keys.labels, keys.offset)
+    return Pairs(anchors, keys.rows, positive, negative_mask(labels, keys.labels), keys.total), keys
 
 
 def _replica_context() -> Any:

@@ -107,6 +107,13 @@ def test_draws_hold_the_batch_and_change_and_reach_everyone() -> None:
     assert len({frozenset(others) for others in drawn}) == 80
 
 
+def test_draws_hold_the_batch_among_very_many() -> None:
+    labels = np.arange(0, 5000, 625)
+    head = make("softmax", np.ones((5000, 1, 4), "float32"), sampled=8)
+    for _ in range(5):
+        assert np.isfinite(head(np.ones((8, 4), "float32"), labels, training=True)).all()
+
+
 def tape_centres(head: heads.Head, rows: Any, labels: Any) -> Any:
     with tf.GradientTape() as tape:
         values = head(rows, labels, training=True)

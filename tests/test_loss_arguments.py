@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import losses
+from facekit.objective import Objective
 from losses import IntraPairVarianceLoss, TripletLoss, TupletMarginLoss, WeightedSum
 from tests import contracts, reference
 from tests.loss_cases import BATCHES, FORMULAS, VARIANTS, every_form, every_variant, flat_batch, make
@@ -209,11 +210,19 @@ def test_a_weighted_sum_refuses(parts: int, weights: list[float], message: str) 
 # ---- Figures for logs ----------------------------------------------------------------------------------------
 
 
+def statistics(labels: np.ndarray, rows: np.ndarray, loss: losses.PairLoss) -> dict[str, Any]:
+    """Figures for logs, but for the rows' length, which is no loss's affair."""
+    objective = Objective([loss], whole_batch=np.ndim(labels) == 1)
+    objective.build_for(rows.shape[-1])
+    figures = objective(rows, labels, training=False)[1]
+    return {name: figure for name, figure in figures.items() if name != "norm"}
+
+
 @every_variant
 @every_form
 def test_statistics_match_loops(variant: str, form: str) -> None:
     labels, rows = BATCHES[form]("clustered", 12)
-    found = {k: float(v) for k, v in losses.batch_statistics(labels, rows, make(variant)).items()}
+    found = {k: float(v) for k, v in statistics(labels, rows, make(variant)).items()}
     anchors = reference.batch_anchors(labels, rows) if form == "flat" else [*reference.tuplet_anchors(labels, rows)]
     distances = [reference.distances_of(anchor, squared=False) for anchor in anchors]
     units = [reference.unit(row) for row in rows.reshape(-1, rows.shape[-1]).astype("float64")]
@@ -239,9 +248,9 @@ def active_share(variant: str, anchors: list[reference.Anchor]) -> float:
 
 def test_statistics_of_a_collapsed_model_and_of_nothing() -> None:
     labels, rows = np.array([0, 0, 1, 1]), np.ones((4, 3), "float32")
-    found = losses.batch_statistics(labels, rows, TupletMarginLoss())
+    found = statistics(labels, rows, TupletMarginLoss())
     expected = {"active": 1.0, "positive_distance": 0.0, "negative_distance": 0.0, "spread": 0.0}
     assert {k: float(v) for k, v in found.items()} == pytest.approx(expected, abs=1e-6)
-    nothing = losses.batch_statistics(np.zeros(4, int), np.eye(4, 4, dtype="float32"), TripletLoss())
+    nothing = statistics(np.zeros(4, int), np.eye(4, 4, dtype="float32"), TripletLoss())
     assert float(nothing["active"]) == 0.0 and float(nothing["negative_distance"]) == 0.0
     assert float(nothing["spread"]) == pytest.approx(0.5)

@@ -53,7 +53,7 @@ def value_and_gradients(model: keras.Model, loss: Any, inputs: Any, labels: Any,
     """A replica's part of the loss, and its gradients by its embeddings and by the weights."""
     with tf.GradientTape() as tape:
         rows = model(inputs)
-        value = tf.reduce_mean(loss.values(pair_across(rows, labels))) / replicas
+        value = tf.reduce_mean(loss.values(pair_across(rows, labels)[0])) / replicas
     by_rows, by_weights = tape.gradient(value, [rows, model.trainable_variables[0]])
     return {"value": value, "rows": by_rows, "weights": by_weights}
 
@@ -76,7 +76,7 @@ class Trainer(keras.Model):
         return self.network(x)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        pairs = pair_across(y_pred, y) if self.gathers else pair_up(y, y_pred)
+        pairs = pair_across(y_pred, y)[0] if self.gathers else pair_up(y, y_pred)
         return super().compute_loss(x, y, self.objective.values(pairs), sample_weight, training)
 
 
@@ -192,7 +192,7 @@ def test_one_replica_gathers_its_own_rows() -> None:
 
 
 def test_pairs_of_one_replica_are_the_batchs() -> None:
-    here, expected = pair_across(tf.constant(INPUTS), tf.constant(LABELS)), pair_up(LABELS, INPUTS)
+    here, expected = pair_across(tf.constant(INPUTS), tf.constant(LABELS))[0], pair_up(LABELS, INPUTS)
     for one, other in zip(here[:4], expected[:4], strict=True):
         np.testing.assert_array_equal(one, other)
 
