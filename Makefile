@@ -10,8 +10,9 @@ BIN := .venv/bin
 train: .venv/installed
 	$(BIN)/python -m apps.demo
 
+# Two at once, file by file: files share what they trained.
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
