@@ -75,7 +75,8 @@ def test_seeds_with_other_people_have_an_interval_too():
 def test_the_table_names_the_reference_and_calls_better_only_what_is():
     row = {
         "setting": "a", "seeds": 3, "validation_auc": 0.9, "validation_auc_seed_0": 0.9, "validation_accuracy": 0.8,
-        "gain": 0.0, "gain_low": 0.0, "gain_high": 0.0, "better": False, "test_auc": 0.9, "test_auc_low": 0.8, "test_auc_high": 1.0,
+        "gain": 0.0, "gain_low": 0.0, "gain_high": 0.0, "better": False,
+        "test_auc": 0.9, "test_auc_low": 0.8, "test_auc_high": 1.0,
         "test_accuracy": 0.7,
     }  # fmt: skip
     lines = markdown(
