@@ -121,7 +121,8 @@ class Config(Settings):
 
     loss: LossName = "tuplet_margin"
     """What is minimised. On pairs: tuplet_margin (Yu & Tao 2019; the default) and tuplet_margin_ipv (with half
-    their variance loss), triplet (FaceNet), contrastive, n_pair, multi_similarity, circle, supcon. Or a head that
+    their variance loss), triplet (FaceNet), contrastive, n_pair, multi_similarity, circle, supcon (and, only beside
+    another, intra_pair_variance, which is content with a collapsed model). Or a head that
     classifies the training people: softmax, arcface, cosface, adaface. FaceNet's best-known reimplementation found
     softmax better than triplets, and triplets alone on CASIA-WebFace end at 88-89 % on LFW (davidsandberg/facenet,
     README and issue 403): with thousands of people of many pictures, begin with a head (see `stages`)."""

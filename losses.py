@@ -141,8 +141,8 @@ class TripletLoss(_OfOptions):
         largest = 4 if squared else 2
         self.margin = number_between("margin", margin, f"(0, {largest})", largest)
         self.mining = one_of("mining", mining, (None, *MINING))
-        self.squared = one_of("squared", squared, (False, True))
-        self.soft = one_of("soft", soft, (False, True))
+        self.squared = bool(one_of("squared", squared, (False, True)))
+        self.soft = bool(one_of("soft", soft, (False, True)))
         self.hardest = count_or_none("hardest", hardest)
         self.average = one_of("average", average, AVERAGES)
         self._check_combinations()

@@ -92,7 +92,10 @@ def test_half_precision_rows_of_norm_300(name: str, dtype: str) -> None:
 def test_float32_whatever_is_asked(name: str, dtype: str) -> None:
     rows = batch("random", 4)[0].astype("float16")
     head = heads.HEADS[name](CLASSES, dtype=dtype)
-    assert head(rows, LABELS).dtype == head.outcome(rows, LABELS)[0].dtype == tf.float32
+    for training in (False, True):
+        values = head(rows.astype("float32"), LABELS, training=training)
+        assert values.dtype == tf.float32
+        np.testing.assert_allclose(head.outcome(rows, LABELS)[0], values, rtol=1e-6)
     assert head.centres.dtype == head.compute_dtype == "float32"
 
 
@@ -166,7 +169,7 @@ def test_arcface_just_below_and_beyond_pi(margin: float, step: float) -> None:
 
 
 # Quality, and a cosine's angle for which theta - margin q is beyond the clip, just inside, or far inside.
-ANGLES = [(1.0, 0.3), (1.0, 0.402), (1.0, 2.0), (-1.0, 2.8), (-1.0, 2.738), (-1.0, 0.5), (0.0, 1.0)]
+ANGLES = [(1.0, 0.3), (1.0, 0.402), (1.0, 2.0), (-1.0, 2.8), (-1.0, 2.71), (-1.0, 0.5), (0.0, 1.0)]
 
 
 @pytest.mark.parametrize(("q", "theta"), ANGLES)
