@@ -246,6 +246,7 @@ def test_adaface_averages_before_it_judges_and_in_training_only() -> None:
     head.outcome(now, LABELS)
     assert (float(head.norm_mean), float(head.norm_std)) == pytest.approx((mean, std), rel=1e-5)
     assert [w.path.split("/")[-1] for w in head.non_trainable_weights] == ["norm_mean", "norm_std"]
+    assert {w.aggregation for w in head.non_trainable_weights} == {"mean"}  # over replicas
 
 
 @pytest.mark.parametrize("norm", [0.0, 1.0, 1e6])

@@ -346,7 +346,7 @@ def test_layer_in_a_graph_of_unknown_size(kind: str, form: str) -> None:
 
 @pytest.mark.parametrize("kind", ["random", "hard", "easy_positive", "distance_weighted"])
 def test_layer_under_xla(kind: str) -> None:
-    """Random numbers are others there: their masks are compared in size. The other kinds: see the schedule's test."""
+    """Random numbers are others there: their masks are compared in size. Other kinds: see the schedule's test."""
     pairs = make_pairs("tuplet" if kind in ("hard", "random") else "bank", 1)
     step, drawn = step_on(Miner(kind, count=2), pairs, jit_compile=True), []
     for _ in range(2):
