@@ -123,7 +123,7 @@ def test_a_restored_state_continues_exactly(tmp_path, rng):
     for _ in range(3):
         model.train_on_batch(x, y)
     other = little_model()
-    assert restore_state(tmp_path / "state.npz", other) == {"best": 0.5}
+    assert restore_state(tmp_path / "state.npz", other) == ({"best": 0.5}, {})
     assert int(other.optimizer.iterations) == 3
     for _ in range(3):
         other.train_on_batch(x, y)
