@@ -49,13 +49,6 @@ class ScoredPairs:
         Raises:
             ValueError: there is no pair, lengths differ, NaN and `failed` disagree, or people contradict `same`.
         """
-        parts = {
-            "same": self.same,
-            "failed": self.failed,
-            "folds": self.folds,
-            "ids1": self.ids1,
-            "ids2": self.ids2,
-        }
         if not len(self.distances):
             raise ValueError("There are no pairs: `distances` is empty.")
         for name in ("same", "failed", "folds", "ids1", "ids2"):
@@ -68,7 +61,7 @@ class ScoredPairs:
         unscored = np.flatnonzero(np.isnan(self.distances) != self.failed)
         if unscored.size:
             raise ValueError(
-                f"Pair {unscored[0]}: its score is NaN and it is not marked as failed, or the reverse."
+                f"Pair {unscored[0]}: `failed` must mark the pairs whose distance is NaN, and no others."
             )
         if (self.ids1 is None) != (self.ids2 is None):
             raise ValueError("`ids1` and `ids2` belong together: give both, or neither.")
