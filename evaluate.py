@@ -1,53 +1,98 @@
-"""Judge a model on pairs that it has never seen.
+"""Judge a model, or anybody's scores, by a protocol.
 
-In:  a pairs file (LFW's format or CSV `path1,path2,label`, 1 = same person) and the folder of its pictures:
-     originals, or crops; a bundle that train.py wrote.
-Out: accuracy, AUC, EER, TPR at FPR, cost threshold, with intervals; ROC and score-distribution PNGs; or JSON.
+In:  pairs, triplets, a folder of people, a gallery and probes, with a bundle that train.py wrote; or scores.
+Out: figures with intervals on stdout; report.html, report.md, report.json, pictures and scores.csv in a folder.
 Run: python evaluate.py --model runs/first/bundle --pairs pairs.txt --images photos
+     python evaluate.py --scores scores.csv
+     python evaluate.py calibrate --model runs/first/bundle --images photos --fmr 0.01
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
+from pydantic import Field
 
-from config import CropConfig
-from facekit import manifest, runtime
-from facekit.alignment import CropRecipe, crop_face
-from facekit.files import check_writable, write_text
-from facekit.images import SUFFIXES, Image, UnreadableImageError, as_stored, read_image, read_square
-from facekit.manifest import CropFolder, Row
-from facekit.protocols import Pairs, csv_text, read_pairs
+from facekit import runtime
+from facekit.files import check_writable
 from facekit.settings import Settings, parse
-from inference import Verifier, find_bundle
+from inference import find_bundle
 
-# Crops read and embedded at once: bounds memory.
-PICTURES_AT_ONCE = 512
+# Everything heavy is imported where it is used: scores are judged without TensorFlow.
+if TYPE_CHECKING:
+    from facekit.overlay import Overlay
+    from facekit.protocols import Pairs
+    from judging import Judgement
+    from pictures import Images
 
 
 class EvaluateCommand(Settings):
-    """Judge a model on pairs of pictures: accuracy, AUC, EER, TPR at FPR, with intervals and plots."""
+    """Judge a model, or scores, by one protocol: `pairs`, `triplets`, `gallery` and `probes`, `scores`, or `images`
+    alone. `python evaluate.py calibrate --help`: set a model's threshold on your own pictures.
+    """  # noqa: D205 - one paragraph in --help
 
-    pairs: Path
-    """Pairs file: LFW's pairs.txt or pairsDev*.txt, or CSV `path1,path2,label` with 1 = same person."""
+    pairs: Path | None = None
+    """Pairs: LFW's pairs.txt or pairsDev*.txt, CSV `path1,path2,label` with 1 = same person, a split of CFP
+    (Protocol/Split/FP), or InsightFace's .bin, which brings its pictures along."""
 
-    images: Path
-    """Folder that the pairs' paths start from: original pictures, or crops made by crop_faces.py."""
+    triplets: Path | None = None
+    """Triplets: CSV `anchor,positive,negative`."""
 
-    model: Path | None = None
-    """Bundle folder. None: the newest in runs/ that was trained on real pictures."""
+    images: Path | None = None
+    """Folder that the lists' paths start from: original pictures, or crops made by crop_faces.py. Without a list:
+    one folder a person; all genuine pairs, and `impostor_pairs` impostor pairs are judged."""
+
+    gallery: Path | None = None
+    """Known people, one folder each, in which `probes` are looked for."""
+
+    probes: Path | None = None
+    """Pictures to look for, one folder a person; people who aren't in the gallery should be found unknown."""
+
+    distractors: Path | None = None
+    """Pictures of other people, none of them in gallery or probes; one folder a person."""
+
+    scores: Path | None = None
+    """Anybody's scores: CSV `score,label[,fold][,group][,id1,id2]`, 1 = same person; empty score: no face."""
+
+    distance: bool = False
+    """The scores are distances: small means same."""
+
+    threshold: float | None = None
+    """With `scores`: the system's own threshold. None: thresholds of folds."""
+
+    model: tuple[Path, ...] = ()
+    """Bundle folders; several are judged on the same pairs, side by side. None: the newest in runs/ that was
+    trained on real pictures."""
+
+    baselines: bool = False
+    """Judge the untrained network, raw pixels and (where installed) face_recognition beside the model; always so
+    with several models."""
+
+    impostor_pairs: int = Field(1_000_000, ge=0)
+    """With `images` alone: the most impostor pairs, drawn at random where there are more; 0: all."""
+
+    exclude_people: Path | None = None
+    """People to leave out, one name a line, e.g. those known to be in the training data too."""
+
+    check_overlap: bool = False
+    """Compare the faces with those of the training people, by the model; takes as long as embedding them."""
+
+    group: Path | None = None
+    """Error rates by group: CSV of a picture or person and any columns (sex, age band, camera)."""
+
+    overlay: tuple[Path, ...] = ()
+    """Published ROC curves to draw beside ours: text files of two columns, TPR and FPR, as on LFW's results
+    page."""
 
     output: Path | None = None
-    """Folder for roc.png, distances.png, report.json and scores.csv. None: beside the bundle."""
+    """Folder of the report. None: beside the bundle or the scores."""
 
     cache: Path = Path("runs/cache")
     """Where crops of original pictures are kept for the next evaluation."""
@@ -56,315 +101,248 @@ class EvaluateCommand(Settings):
     """Write one JSON object to stdout; everything else goes to stderr."""
 
 
-@dataclass(frozen=True)
-class Originals:
-    """A folder of original pictures and, for each name of the pairs, its file below the folder."""
-
-    folder: Path
-    files: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Crops:
-    """A folder of crops and, for each name of the pairs, its row in the folder's manifest."""
-
-    folder: Path
-    made: CropFolder
-    rows: Mapping[str, Row]
-
-
-def find_images(folder: Path, pairs: Pairs) -> Originals | Crops:
-    """Find every picture of the pairs in a folder, before any model is loaded.
+def protocol_of(command: EvaluateCommand) -> str:
+    """Which protocol a command asks for.
 
     Raises:
-        ValueError: the folder or a picture is missing; names the first and counts them.
+        ValueError: none, several, or one that lacks a part or has a part of another.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such folder. Set `images` to where the pairs' paths start.")
-    made = manifest.crop_folder(folder)
-    names = pairs.pictures()
-    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
-    if outside:
-        raise ValueError(f"{outside[0]}: the pairs' paths must lie below {folder}, and be written from there.")
-    if made is None:
-        found = {name: _existing(folder, name) for name in names}
-        _refuse_missing(folder, [name for name, file in found.items() if file is None])
-        return Originals(folder, {name: file for name, file in found.items() if file is not None})
-    rows = manifest.read(folder)
-    # A pairs file may name the originals or the crops.
-    by_name = {row.crop: row for row in rows.values() if row.crop} | rows
-    _refuse_missing(folder, [name for name in names if name not in by_name])
-    return Crops(folder, made, {name: by_name[name] for name in names})
-
-
-def _existing(folder: Path, name: str) -> str | None:
-    """The name itself, or with another picture suffix: LFW's format writes .jpg whatever the files are."""
-    if (folder / name).is_file():
-        return name
-    stem = name.rpartition(".")[0]
-    return next((stem + suffix for suffix in sorted(SUFFIXES) if (folder / (stem + suffix)).is_file()), None)
-
-
-def _refuse_missing(folder: Path, missing: list[str]) -> None:
-    if missing:
+    asked = [name for name in ("pairs", "triplets", "gallery", "scores") if getattr(command, name) is not None]
+    if not asked and command.images is not None:
+        asked = ["images"]
+    if len(asked) != 1:
+        found = " and ".join(f"`{name}`" for name in asked) or "none"
         raise ValueError(
-            f"{folder / missing[0]}: the pairs name this picture, but it is not there ({len(missing)} missing in "
-            "all). Check `images`."
+            "Name one protocol: `pairs`, `triplets`, `gallery` with `probes`, `scores`, or `images` alone. "
+            f"Received: {found}."
         )
+    _refuse_stray_parts(command, asked[0])
+    return asked[0]
 
 
-class PictureReader:
-    """Gives the network's view of each picture of the pairs, by the model's own recipe.
+# Settings that mean something with some protocols only.
+PARTS = {
+    "images": ("pairs", "triplets", "images"),
+    "probes": ("gallery",),
+    "distractors": ("gallery",),
+    "distance": ("scores",),
+    "threshold": ("scores",),
+    "model": ("pairs", "triplets", "gallery", "images"),
+    "baselines": ("pairs", "images"),
+    "check_overlap": ("pairs", "images", "gallery"),
+    "group": ("pairs", "images"),
+    "overlay": ("pairs", "images", "scores"),
+}
 
-    Original pictures are cropped first, into `cache`, where the next evaluation finds them. Crops of the model's
-    recipe are read as they are; crops of another are made again from their originals.
+
+def _refuse_stray_parts(command: EvaluateCommand, protocol: str) -> None:
+    defaults = EvaluateCommand()
+    for name, protocols in PARTS.items():
+        if getattr(command, name) != getattr(defaults, name) and protocol not in protocols:
+            those = " or ".join(f"`{one}`" for one in protocols)
+            raise ValueError(f"`{name}` goes with {those}, not with `{protocol}`. Leave it out.")
+    if protocol == "gallery" and command.probes is None:
+        raise ValueError("`gallery` needs `probes`: the folder of pictures to look for.")
+    if protocol == "triplets" and command.images is None:
+        raise ValueError("`triplets` needs `images`: the folder that the list's paths start from.")
+    packed = command.pairs is not None and command.pairs.suffix == ".bin"
+    if protocol == "pairs" and (command.images is None) != packed:
+        needs = (
+            "brings its pictures along: leave `images` out" if packed else "needs `images`: where its paths start"
+        )
+        raise ValueError(f"`pairs` {command.pairs} {needs}.")
+    if len(command.model) > 1 and protocol in ("triplets", "gallery"):
+        raise ValueError(f"`{protocol}` judges one model at a time. Received: {len(command.model)}.")
+
+
+def run(command: EvaluateCommand, words: str = "") -> Judgement:
+    """Evaluate as the command says, and write the report's files.
 
     Args:
-        verifier: the model.
-        images: where the pictures are.
-        cache: folder for crops of originals.
-
-    Raises:
-        ValueError: crops of another recipe whose originals are gone, or no room for crops.
-    """
-
-    def __init__(self, verifier: Verifier, images: Originals | Crops, cache: Path):
-        self._recipe, self._size = verifier.record.recipe, verifier.record.image_size
-        if (
-            isinstance(images, Crops)
-            and self._recipe is not None
-            and not _same_search(images.made.recipe, self._recipe)
-        ):
-            # Another choice of face: its landmarks are of no use, the originals are searched again.
-            _refuse_lost_originals(images)
-            images = Originals(Path(images.made.source), {name: row.path for name, row in images.rows.items()})
-        if isinstance(images, Originals) and self._recipe is not None:
-            images = _crop_originals(images, self._recipe, cache)
-        self._images = images
-        self._again = isinstance(images, Crops) and self._recipe not in (None, images.made.recipe)
-        if isinstance(images, Crops) and self._again:
-            _refuse_lost_originals(images)
-
-    def read(self, name: str) -> Image | None:
-        """A picture's crop, or the whole picture for a model of whole pictures; None where there is no face."""
-        images = self._images
-        try:
-            if isinstance(images, Originals):
-                return read_square(images.folder / images.files[name], self._size)
-            row = images.rows[name]
-            if row.face is None:
-                return None
-            if not self._again or self._recipe is None:
-                return read_image(images.folder / row.crop)
-            original = read_image(Path(images.made.source) / row.path)
-            crop = crop_face(original, row.face.box, row.face.landmarks, self._recipe)
-            return as_stored(crop, self._recipe.quality)
-        except UnreadableImageError as error:
-            print(f"warning: {error} Its pairs count as rejected.", file=sys.stderr)
-            return None
-
-
-def _same_search(one: CropRecipe, other: CropRecipe) -> bool:
-    """Whether two recipes find and choose the same faces."""
-    names = ("detector", "choose", "min_confidence", "max_side")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
-
-
-def _crop_originals(images: Originals, recipe: CropRecipe, cache: Path) -> Crops:
-    from crop_faces import crop_faces
-
-    folder = str(images.folder.resolve())
-    key = hashlib.sha256(json.dumps([folder, recipe.to_dict()]).encode()).hexdigest()[:16]
-    options = {name: value for name, value in recipe.to_dict().items() if name != "detector"}
-    config = CropConfig(input_dir=images.folder, output_dir=cache / key, min_side=1, **options)
-    check_writable(config.output_dir, "cache")
-    crop_faces(config, list(images.files.values()))
-    rows, made = manifest.read(config.output_dir), manifest.crop_folder(config.output_dir)
-    if made is None:
-        raise ValueError(f"{config.output_dir}: the crops just made are gone. Run the command again.")
-    return Crops(config.output_dir, made, {name: rows[file] for name, file in images.files.items()})
-
-
-def _refuse_lost_originals(images: Crops) -> None:
-    source = Path(images.made.source)
-    lost = [row.path for row in images.rows.values() if row.face is not None and not (source / row.path).is_file()]
-    if lost:
-        raise ValueError(
-            f"{images.folder}: holds crops of another recipe than the model's ({images.made.recipe}), and their "
-            f"originals are not in {source} any more ({lost[0]} and {len(lost) - 1} others). Set `images` to the "
-            "original pictures."
-        )
-
-
-def embed_pictures(verifier: Verifier, reader: PictureReader, names: Sequence[str]) -> NDArray[np.float32]:
-    """Embed each picture once: (n, D) float32 unit rows, NaN where a picture has no face."""
-    from tqdm import tqdm
-
-    rows = np.full((len(names), verifier.record.embedding_size), np.nan, np.float32)
-    with tqdm(total=len(names), unit="images", desc="embedding") as bar:
-        for start in range(0, len(names), PICTURES_AT_ONCE):
-            chunk = range(start, min(start + PICTURES_AT_ONCE, len(names)))
-            crops = {place: crop for place in chunk if (crop := reader.read(names[place])) is not None}
-            if crops:
-                rows[list(crops)] = verifier.embed_crops(list(crops.values()))
-            bar.update(len(chunk))
-    return rows
-
-
-def score(verifier: Verifier, reader: PictureReader, pairs: Pairs) -> NDArray[np.float64]:
-    """The distance of each pair, (n,) float64, 0 to 2; NaN where a picture gave no face."""
-    from facekit.trainer import pair_distances
-
-    names = pairs.pictures()
-    place = {name: position for position, name in enumerate(names)}
-    embeddings = embed_pictures(verifier, reader, names)
-    first, second = (np.array([place[name] for name in side]) for side in (pairs.first, pairs.second))
-    return pair_distances(embeddings, first, second)
-
-
-def judge(verifier: Verifier, pairs: Pairs, distances: NDArray[np.float64]) -> dict[str, Any]:
-    """Every figure about the scored pairs, as JSON values: plain numbers first; see `facekit.report`."""
-    from facekit.report import verification_report
-
-    threshold = verifier.record.threshold
-    first, second = pairs.people() or (None, None)
-    return verification_report(
-        distances,
-        pairs.same,
-        threshold.value if threshold else None,
-        folds=pairs.folds,
-        ids1=first,
-        ids2=second,
-        failed=np.isnan(distances),
-    )
-
-
-def people_seen(bundle: Path, pairs: Pairs) -> int | None:
-    """How many of the pairs' people the bundle's run trained or validated on, by folder name; None: unknown."""
-    people = pairs.people()
-    lists = [bundle.parent / f"{side}_people.txt" for side in ("train", "validation")]
-    if people is None or not all(path.is_file() for path in lists):
-        return None
-    known = {name for path in lists for name in path.read_text(encoding="utf-8").splitlines()}
-    return len({*people[0], *people[1]} & known)
-
-
-def run(command: EvaluateCommand) -> dict[str, Any]:
-    """Evaluate as the command says, write the files, and return the report.
+        command: what to do.
+        words: the command line, for the report.
 
     Raises:
         ValueError: an input is wrong; in one sentence.
     """
-    pairs = read_pairs(command.pairs)
-    if pairs.same.all() or not pairs.same.any():
-        kind = "genuine" if pairs.same.all() else "impostor"
-        raise ValueError(f"{command.pairs}: all {len(pairs)} pairs are {kind}. A verifier is judged on both kinds.")
-    images = find_images(command.images, pairs)
-    bundle = command.model or find_bundle()
-    verifier = Verifier(bundle)
-    output = command.output or bundle.parent / f"evaluation-{command.pairs.stem}-{command.images.resolve().name}"
-    check_writable(output, "output")
+    judge = {
+        "pairs": evaluate_pairs,
+        "images": evaluate_pairs,
+        "triplets": evaluate_triplets,
+        "gallery": evaluate_gallery,
+        "scores": evaluate_scores,
+    }[protocol_of(command)]
+    return judge(command, words)
+
+
+def evaluate_scores(command: EvaluateCommand, words: str) -> Judgement:
+    """Somebody's scores. Neither TensorFlow nor a model is loaded."""
+    from facekit.score_file import read_scores
+    from judging import Extras, judge_scores
+
+    path = command.scores
+    assert path is not None
+    output = _output(command, path.with_name(f"{path.stem}-report"))
+    scored, groups = read_scores(path, command.distance)
+    threshold = None if command.threshold is None else scored.native(command.threshold)
+    facts = {
+        "protocol": "scores",
+        "model": path.stem,
+        "data": f"Scores of {path}",
+        "scores_file": str(path),
+        "overlap": {"words": "Overlap with the training people: unchecked; the scores are somebody else's."},
+        "output": str(output),
+        "command": words,
+    }
+    found = None if groups is None else {"group": (np.array(groups), np.array(groups))}
+    extras = Extras(facts, groups=found, overlays=_overlays(command))
+    return _written(judge_scores(path.stem, scored, threshold, extras), output)
+
+
+def evaluate_pairs(command: EvaluateCommand, words: str) -> Judgement:
+    """Pairs of a file, or all of a folder of people, by one or several models."""
+    from facekit.group_file import groups_of_pairs, read_groups
+    from judging import Extras, judge_pairs, refuse_one_class
+    from pictures import find_images
+    from scoring import packed_pairs, pairs_to_judge
+    from systems import baselines, bundle_systems
+
+    path, folder = command.pairs, command.images
+    images: Images
+    if path is not None and folder is None:
+        pairs, images = packed_pairs(path)
+    else:
+        assert folder is not None
+        pairs = pairs_to_judge(path, folder, command.impostor_pairs, command.exclude_people)
+        images = find_images(folder, pairs.pictures())
+    refuse_one_class(pairs.same)
+    groups = None if pairs.groups is None else {"group": (np.array(pairs.groups), np.array(pairs.groups))}
+    if command.group is not None:
+        groups = groups_of_pairs(read_groups(command.group), pairs.first, pairs.second)
+    systems = bundle_systems(command.model or (find_bundle(),))
+    assert systems[0].bundle is not None
+    name = f"evaluation-{path.stem if path else 'all'}" + (f"-{folder.resolve().name}" if folder else "")
+    output = _output(command, systems[0].bundle.parent / name)
     runtime.start_quietly()
-    distances = score(verifier, PictureReader(verifier, images, command.cache), pairs)
-    if np.isnan(distances).all():
-        raise ValueError(
-            f"{command.images}: no pair has a face in both of its pictures: there is nothing to judge."
-        )
-    report = judge(verifier, pairs, distances) | {
-        "model": str(bundle),
-        "synthetic": verifier.record.synthetic,
-        "people_seen_in_training": people_seen(bundle, pairs),
-        "pairs_file": str(command.pairs),
+    warnings = list(pairs.warnings)
+    if command.baselines or len(systems) > 1:
+        others, missing = baselines(systems[0])
+        systems, warnings = [*systems, *others], [*warnings, *missing]
+    facts = {
+        "protocol": "pairs" if path else "images",
+        "data": _data_words(path, folder, pairs, command.impostor_pairs),
+        "pairs_file": str(path) if path else None,
+        "images": str(folder or path),
+        "output": str(output),
+        "command": words,
+    }
+    extras = Extras(facts, warnings, groups, _overlays(command))
+    return _written(judge_pairs(systems, pairs, images, command.cache, extras, command.check_overlap), output)
+
+
+def _data_words(path: Path | None, folder: Path | None, pairs: Pairs, limit: int) -> str:
+    if path is not None:
+        return f"Pairs of {path}" + (f", pictures of {folder}" if folder else "")
+    impostor = int((~pairs.same).sum())
+    drawn = "drawn at random" if limit and impostor == limit else "all there are"
+    return f"{folder}: all {len(pairs) - impostor:,} genuine pairs, and {impostor:,} impostor pairs, {drawn}"
+
+
+def evaluate_triplets(command: EvaluateCommand, words: str) -> Judgement:
+    """Triplets of a file."""
+    from facekit.protocols import read_triplets
+    from judging import judge_triplets
+    from pictures import find_images
+    from systems import bundle_systems
+
+    assert command.triplets is not None and command.images is not None
+    triplets = read_triplets(command.triplets)
+    images = find_images(command.images, sorted({name for triplet in triplets for name in triplet}))
+    (system,) = bundle_systems(command.model or (find_bundle(),))
+    assert system.bundle is not None
+    output = _output(command, system.bundle.parent / f"triplets-{command.triplets.stem}")
+    runtime.start_quietly()
+    facts = {
+        "protocol": "triplets",
+        "data": f"Triplets of {command.triplets}, pictures of {command.images}",
+        "triplets_file": str(command.triplets),
         "images": str(command.images),
         "output": str(output),
-        "recipe": verifier.record.recipe.to_dict() if verifier.record.recipe else None,
+        "command": words,
     }
-    write_files(output, report, pairs, distances)
-    return report
+    return _written(judge_triplets(system, triplets, images, command.cache, facts), output)
 
 
-def write_files(output: Path, report: Mapping[str, Any], pairs: Pairs, distances: NDArray[np.float64]) -> None:
-    """Write roc.png, distances.png, report.json and scores.csv."""
-    from facekit.metrics import roc, with_failures
-    from facekit.plots import roc_figure, save_figure, score_figure
+def evaluate_gallery(command: EvaluateCommand, words: str) -> Judgement:
+    """Probes to be found in a gallery."""
+    from facekit.protocols import read_people
+    from searching import check_apart, judge_gallery, read_side
+    from systems import bundle_systems
 
-    scored = with_failures(distances, pairs.same, np.isnan(distances))
-    save_figure(roc_figure({"model": roc(scored.distances, scored.same)}), output / "roc.png")
-    save_figure(score_figure(scored.distances, scored.same, report["threshold"]), output / "distances.png")
-    write_text(output / "report.json", json.dumps(report, indent=2) + "\n")
-    texts = ["" if np.isnan(distance) else f"{distance:.6f}" for distance in distances]
-    rows = zip(pairs.first, pairs.second, pairs.same.astype(int), texts, strict=True)
-    write_text(output / "scores.csv", csv_text([("path1", "path2", "label", "distance"), *rows]))
-
-
-def report_text(report: Mapping[str, Any]) -> str:
-    """The report as a table in words."""
-    intervals = report["intervals"]
-
-    def line(name: str, figure: str, interval: str = "") -> str:
-        ends = intervals[interval] if interval else (None, None)
-        within = "" if None in ends else f"   95 % {ends[0]:.3f} to {ends[1]:.3f}"
-        return f"  {name:<26}{_number(report[figure])}{within}"
-
-    kfold, cost = report["kfold"], report["cost"]
-    lines = [
-        f"Model {report['model']}" + (" (trained on drawn faces)" if report["synthetic"] else ""),
-        f"Pairs {report['pairs_file']}: {report['genuine']:,} genuine, {report['impostor']:,} impostor; "
-        f"{report['failed']:,} lost to detection, counted as rejected",
-        f"Accuracy and rates at: {report['accuracy_from']} ({_number(report['threshold'])}). Intervals by "
-        f"{intervals['by']}.",
-        overlap_words(report["people_seen_in_training"]),
-        line("accuracy", "accuracy", "accuracy"),
-        line("AUC", "auc", "auc"),
-        line("EER", "eer"),
-        line("FMR (FPR)", "fpr", "fmr"),
-        line("FNMR (FNR)", "fnr", "fnmr"),
-        line("precision", "precision"),
-        line("recall (TPR)", "recall"),
-        line("F1", "f1"),
-    ]
-    if kfold:
-        spread = f"{_number(kfold['accuracy'])} +- {_number(kfold['standard_error'])}"
-        lines.append(f"  {kfold['name']:<26}{spread} accuracy")
-    lines += [f"  TPR at FPR {claim['fpr']:<15g}{_claim(claim)}" for claim in report["tpr_at_fpr"]]
-    lines.append(
-        f"  cost threshold            {_number(cost['threshold'])} (0.8 FPR + 0.2 FNR = {_number(cost['cost'])})"
-    )
-    if report["survivors"]:
-        lines.append(f"  without lost pairs        {_number(report['survivors'].get('accuracy'))} accuracy")
-    lines.append(f"Written: {report['output']}: roc.png, distances.png, report.json, scores.csv")
-    return "\n".join(lines)
+    left_out = read_people(command.exclude_people) if command.exclude_people else set()
+    folders = {"gallery": command.gallery, "probes": command.probes, "distractors": command.distractors}
+    sides = {name: read_side(folder, name, left_out) for name, folder in folders.items() if folder is not None}
+    check_apart(sides["gallery"], sides["probes"], sides.get("distractors"))
+    (system,) = bundle_systems(command.model or (find_bundle(),))
+    assert system.bundle is not None and command.gallery is not None
+    output = _output(command, system.bundle.parent / f"search-{command.gallery.resolve().name}")
+    runtime.start_quietly()
+    facts = {
+        "protocol": "gallery",
+        "data": "; ".join(f"{name} {side.folder}" for name, side in sides.items()),
+        **{f"{name}_dir": str(side.folder) for name, side in sides.items()},
+        "output": str(output),
+        "command": words,
+    }
+    return _written(judge_gallery(system, sides, command.cache, facts, command.check_overlap), output)
 
 
-def overlap_words(seen: int | None) -> str:
-    """What is known of test people among the training people, in words."""
-    if seen is None:
-        return "Overlap with the training people: unchecked."
-    if seen:
-        return f"WARNING: {seen} of these people trained this model or chose its threshold: this is no test of it."
-    return "None of these people trained this model or chose its threshold (by name)."
+def _overlays(command: EvaluateCommand) -> list[Overlay]:
+    from facekit.overlay import read_overlay
+
+    return [read_overlay(path) for path in command.overlay]
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _written(judgement: Judgement, output: Path) -> Judgement:
+    write_report(judgement, output)
+    return judgement
 
 
-def _claim(claim: Mapping[str, Any]) -> str:
-    return f"{claim['tpr']:.4f}" if claim["claimable"] else f"needs {claim['needs']:,} impostor pairs"
+def _output(command: EvaluateCommand, usual: Path) -> Path:
+    output = command.output or usual
+    check_writable(output, "output")
+    return output
+
+
+def write_report(judgement: Judgement, output: Path) -> None:
+    """Write report.html, report.md, its pictures, report.json and scores.csv."""
+    from facekit.files import write_text
+    from facekit.page import write_page
+    from facekit.score_file import scores_csv
+
+    write_page(output, judgement.page)
+    write_text(output / "report.json", json.dumps(judgement.report, indent=2) + "\n")
+    if judgement.scored is not None:
+        write_text(output / "scores.csv", scores_csv(judgement.scored))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 2 wrong input, 130 interrupted."""
-    command = parse(EvaluateCommand, argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["calibrate"]:
+        import calibrate
+
+        return calibrate.main(arguments[1:])
+    command = parse(EvaluateCommand, arguments)
     try:
-        report = run(command)
+        judgement = run(command, f"python evaluate.py {shlex.join(arguments)}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nInterrupted. Crops made so far are kept: the next run goes on from there.", file=sys.stderr)
         return runtime.INTERRUPTED
-    print(json.dumps(report, indent=2) if command.as_json else report_text(report))
+    print(json.dumps(judgement.report, indent=2) if command.as_json else judgement.text)
     return 0
 
 

@@ -67,11 +67,14 @@ class Comparison:
         distance: Euclidean distance of the unit embeddings, 0 to 2; small means alike.
         cosine: of the angle between them, -1 to 1.
         same: the verdict, distance < threshold; None where the model has no threshold.
+        probability: that it is one person, 0 to 1, where both answers are equally likely beforehand; None where the
+            model was calibrated without `probability`.
     """
 
     distance: float
     cosine: float
     same: bool | None
+    probability: float | None = None
 
 
 def find_bundle(runs_dir: Path = Path("runs")) -> Path:
@@ -161,8 +164,13 @@ class Verifier:
         """Compare two embeddings (D,) and judge by the bundle's threshold."""
         one, two = embedding1.astype(np.float64), embedding2.astype(np.float64)
         distance = float(np.linalg.norm(one - two))
-        threshold = self.record.threshold
-        return Comparison(distance, float(one @ two), None if threshold is None else distance < threshold.value)
+        threshold, chances = self.record.threshold, self.record.probability
+        return Comparison(
+            distance,
+            float(one @ two),
+            None if threshold is None else distance < threshold.value,
+            None if chances is None else float(chances.probability(distance)),
+        )
 
     def verify(self, picture1: Image | Path | str, picture2: Image | Path | str) -> Comparison:
         """Compare the faces of two whole pictures: files, or (H, W, 3) uint8 arrays in RGB order.
@@ -257,17 +265,27 @@ def report_text(verifier: Verifier, seen: Sequence[Seen], comparison: Comparison
     """Everything that led to the verdict, in words."""
     record = verifier.record
     drawn = " (trained on drawn faces: for trying the commands only)" if record.synthetic else ""
-    threshold = record.threshold.text() if record.threshold else "uncalibrated"
+    threshold = record.threshold.text() if record.threshold else "none: uncalibrated"
     return "\n".join(
         [
             f"Model {verifier.bundle}, {record.created}{drawn}",
             *(picture.text() for picture in seen),
             f"Distance {comparison.distance:.4f}   cosine {comparison.cosine:.4f}",
+            *probability_words(comparison),
             f"Threshold {threshold}",
             f"Verdict: {verdict_words(comparison)}",
             *doubts(record),
         ]
     )
+
+
+def probability_words(comparison: Comparison) -> list[str]:
+    """How probable one person is, and under which assumption; nothing for a model that was not calibrated so."""
+    if comparison.probability is None:
+        return []
+    return [
+        f"Probability of one person {comparison.probability:.3f}, if both answers are equally likely beforehand"
+    ]
 
 
 def doubts(record: BundleRecord) -> list[str]:
@@ -286,6 +304,7 @@ def report_json(verifier: Verifier, seen: Sequence[Seen], comparison: Comparison
         "same": comparison.same,
         "distance": comparison.distance,
         "cosine": comparison.cosine,
+        "probability": comparison.probability,
         "threshold": record.threshold.value if record.threshold else None,
         "model": str(verifier.bundle),
         "synthetic": record.synthetic,

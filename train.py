@@ -2,8 +2,8 @@
 
 In:  config.py, changed by --config FILE and by options; a folder of people (see crop_faces.py).
 Out: runs/NAME with config.json, data.json, environment.json, the lists of people and validation pairs, history.csv,
-     learning_curve.png, checkpoints, TensorBoard's files, and bundle/: the best model, its preprocessing, its
-     threshold.
+     learning_curve.png, embedding_map.gif, checkpoints, TensorBoard's files, and bundle/: the best model, its
+     preprocessing, its threshold.
 Run: python train.py --train_dir crops --name first
      python train.py --resume --name first
 """
@@ -15,7 +15,7 @@ import datetime
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import isfinite
+from math import ceil, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,12 @@ if TYPE_CHECKING:
 
 Measure = Callable[[], dict[str, float]]
 Asked = Callable[[], bool]
+
+# These say where a run lives, not what it is: runs do not differ by them.
+PLACES = {"name", "runs_dir", "checkpoint_dir", "tensorboard_dir"}
+
+# Epochs of a run of which TensorBoard gets pictures: about 0.8 MB each, and it shows ten.
+MOST_DRAWN = 20
 
 
 class TrainCommand(Config):
@@ -115,7 +121,7 @@ def fit(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[str, f
     from held_out import report_failures
 
     loader = PictureLoader(session.index, session.config.image_size)
-    board = tensorboard(session, held_out)
+    watchers = [tensorboard(session, held_out), keep_embeddings(session, held_out)]
 
     def measure() -> dict[str, float]:
         return held_out.measure(session.embed) | more(session.embed)
@@ -124,12 +130,12 @@ def fit(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[str, f
         for number in session.stages():
             if len(session.parts) > 1 and not session.stage_done:
                 print(f"Stage {number + 1} of {len(session.parts)}: {stage_words(session.part)}.")
-            fit_stage(session, loader, chain(session, held_out, board, (measure, asked)))
+            fit_stage(session, loader, chain(session, held_out, watchers, (measure, asked)))
     report_failures(loader.failures, "others of the same person stood in")
 
 
 def chain(
-    session: Session, held_out: HeldOut, board: keras.callbacks.Callback, parts: tuple[Measure, Asked]
+    session: Session, held_out: HeldOut, watchers: list[keras.callbacks.Callback], parts: tuple[Measure, Asked]
 ) -> list[keras.callbacks.Callback]:
     """What happens around the steps of the stage under way. In this order: what measures, judges, writes down."""
     from facekit import callbacks
@@ -146,7 +152,7 @@ def chain(
         *monitors(session, held_out, do_nothing),
         session.best,
         session.history,
-        board,
+        *watchers,
         callbacks.Console(steps, line, print),
         callbacks.Keeper(session.save, steps, asked, part.checkpoint_steps),
     ]
@@ -204,12 +210,45 @@ def fit_stage(session: Session, loader: PictureLoader, callbacks: list[keras.cal
 
 
 def tensorboard(session: Session, held_out: HeldOut) -> keras.callbacks.Callback:
-    """The callback that writes TensorBoard's files."""
-    from facekit.callbacks import TensorBoard
-    from facekit.validation import FIGURES
+    """The callback that writes TensorBoard's event files, which go on where the session's history ends."""
+    from facekit.setting_table import flat, settings_markdown
+    from facekit.tensorboard import About, Sources, TensorBoard, forget_after
+    from facekit.validation import CHIEF_FIGURES, HELD_OUT_FIGURES
 
-    settings = f"```json\n{session.config.to_json()}```"
-    return TensorBoard(session.folder.tensorboard, FIGURES, held_out.pictures, {"config": settings})
+    folder, rows = session.folder.tensorboard, session.history.rows
+    forget_after(folder, int(rows[-1]["epoch"]) if rows else 0)
+    settings = flat(session.config.model_dump(mode="json"))
+    text = settings_markdown(settings, flat(Config().model_dump(mode="json")))
+    told = {name: value for name, value in settings.items() if name not in PLACES}
+    sources = Sources(
+        held_out=HELD_OUT_FIGURES,
+        chief=CHIEF_FIGURES,
+        is_best=lambda epoch: session.best.state["epoch"] == epoch,
+        distances=held_out.class_distances,
+        pictures=held_out.pictures,
+    )
+    about = About(session.config.name, told, {"config": text})
+    return TensorBoard(folder, sources, about, pictures_every=ceil(session.epochs / MOST_DRAWN))
+
+
+def keep_embeddings(session: Session, held_out: HeldOut) -> keras.callbacks.Callback:
+    """The callback that keeps embeddings of held-out people: each epoch's for the map, the best's to turn about."""
+    from facekit import embedding_map, projector
+    from facekit.callbacks import AfterEpoch
+    from facekit.validation import pictures_of_most
+
+    board, folder = session.folder.tensorboard, session.folder.root / embedding_map.FOLDER
+    points = pictures_of_most(held_out.people, projector.MOST_POINTS)[: projector.MOST_POINTS]
+    mapped = pictures_of_most(held_out.people, embedding_map.MOST_PEOPLE, embedding_map.MOST_EACH)
+    projector.write_faces(board, *held_out.pictures_at(points))
+    embedding_map.begin(folder, *held_out.pictures_at(mapped))
+
+    def keep(epoch: int) -> None:
+        embedding_map.keep(folder, epoch + 1, held_out.embeddings[mapped])
+        if session.best.state["epoch"] == epoch:
+            projector.write_points(board, held_out.embeddings[points])
+
+    return AfterEpoch(keep)
 
 
 def stage_words(part: Config) -> str:
@@ -285,7 +324,21 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
     write_text(folder.config, config.to_json())
     print(opening_words(session, len(split.validation.people)), flush=True)
     fit(session, held_out, more)
-    return write_product(config, split, held_out, session.steps_taken, session.best.state["epoch"] + 1)
+    record = write_product(config, split, held_out, session.steps_taken, session.best.state["epoch"] + 1)
+    draw_map(folder, session.history.rows)
+    return record
+
+
+def draw_map(folder: RunFolder, rows: Sequence[dict[str, float]]) -> None:
+    """Draw embedding_map.gif of the embeddings kept; a picture less must not cost a run its product."""
+    from facekit import embedding_map
+
+    try:
+        course = embedding_map.read_course(folder.root / embedding_map.FOLDER)
+        figures = {int(row["epoch"]): row["auc"] for row in rows}
+        embedding_map.draw(course, figures, folder.root / embedding_map.GIF)
+    except (ValueError, OSError) as error:
+        print(f"No {embedding_map.GIF}: {error}", file=sys.stderr)
 
 
 def closing_words(config: Config, record: BundleRecord) -> str:

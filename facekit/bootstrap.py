@@ -3,8 +3,10 @@
 Scores of one person's pairs resemble each other, so intervals that draw pairs come out too narrow. Here people
 are drawn with replacement: one drawn m times makes each of their genuine pairs count m times, and an impostor pair
 counts the product of its two people's numbers (the pigeonhole bootstrap; Owen 2007, Annals of Applied Statistics
-1(2)). It errs on the wide side: where people do not matter at all, the interval of a rate of impostor pairs is up
-to sqrt(3) times too wide.
+1(2)). It errs on the wide side where people do not matter.
+
+Percentiles of draws are too narrow for rates of few errors: without any, every draw says 0. So rates of decisions
+have their intervals from `facekit.intervals`, without draws, and of a ROC's draws only the variance is used there.
 """
 
 from __future__ import annotations
@@ -16,10 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from facekit.folds import number_people
+from facekit.intervals import LEVEL, Ends, SharedPeople, binomial_interval
 from facekit.metrics import BoolArray, FloatArray, check_pairs
-
-LEVEL = 0.95
 
 # A statistic sees each pair's weight, (n,) float64 >= 0 in the order of the pairs, and returns one number or (k,).
 Statistic = Callable[[FloatArray], float | FloatArray]
@@ -56,12 +56,9 @@ def bootstrap_interval(
     Raises:
         ValueError: one of `ids1` and `ids2` is missing, or they have not n entries.
     """
-    weigh = _pair_weights(pairs) if ids1 is None and ids2 is None else _identity_weights(pairs, ids1, ids2)
-    rng = np.random.default_rng(seed)
-    samples = np.array([statistic(weigh(rng)) for _ in range(resamples)], dtype=np.float64)
+    samples = _draws(statistic, SharedPeople(pairs, ids1, ids2), resamples, seed)
     columns = samples.reshape(resamples, -1).T
-    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    ends = [_quantiles(column[~np.isnan(column)], tails) for column in columns]
+    ends = [_quantiles(column[~np.isnan(column)]) for column in columns]
     low, high = np.array(ends).T.reshape(2, *samples.shape[1:])
     return Interval(low, high)
 
@@ -113,25 +110,113 @@ def weighted_rates(accepted: BoolArray, same: BoolArray) -> Callable[[FloatArray
     return statistic
 
 
+def weighted_tpr_at_fpr(
+    distances: ArrayLike, same: ArrayLike, rates: ArrayLike
+) -> Callable[[FloatArray], FloatArray]:
+    """The best TPR at false-match rates as a function of the pairs' weights, each draw with its own thresholds.
+
+    Args:
+        distances: (n,) float, infinite for pairs that are never accepted.
+        same: (n,) bool.
+        rates: (k,) false-match rates, 0 to 1; NaN for one to be left out.
+
+    Returns:
+        A statistic that returns (k,): NaN for rates left out, and where a class has no weight.
+    """
+    values, labels = check_pairs(distances, same)
+    genuine, impostor = (
+        side[np.argsort(values[side])] for side in (np.flatnonzero(labels), np.flatnonzero(~labels))
+    )
+    # Thresholds are the distances of impostor pairs, and infinity: how many pairs of each class are below each.
+    thresholds = np.unique(np.append(values[impostor], np.inf))
+    genuine_below, impostor_below = (np.searchsorted(values[side], thresholds) for side in (genuine, impostor))
+    # Weights are whole numbers: the least more than rate x total stands for a rounded product.
+    limits = np.asarray(rates, dtype=np.float64) * (1 + 1e-12)
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        of_genuine, of_impostor = (np.append(0.0, np.cumsum(weights[side])) for side in (genuine, impostor))
+        if not of_genuine[-1] or not of_impostor[-1]:
+            return np.full(limits.shape, np.nan)
+        most = np.searchsorted(of_impostor, limits * of_impostor[-1], side="right") - 1
+        last = np.searchsorted(impostor_below, most, side="right") - 1
+        return np.where(np.isnan(limits), np.nan, of_genuine[genuine_below[last]] / of_genuine[-1])
+
+    return statistic
+
+
+def roc_band(
+    distances: ArrayLike,
+    same: ArrayLike,
+    fprs: ArrayLike,
+    ids1: ArrayLike | None = None,
+    ids2: ArrayLike | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+) -> Interval:
+    """The 95 % interval of the TPR at each of some false-match rates, each for itself, for a band around a ROC.
+
+    Each draw of people has thresholds of its own for these rates. The variance of its TPRs gives an effective
+    number of genuine pairs, whose exact interval is given, as in `facekit.intervals`.
+
+    Args:
+        distances: (n,) float.
+        same: (n,) bool.
+        fprs: (k,) false-match rates, 0 to 1.
+        ids1: (n,) first person of each pair. None: pairs are drawn.
+        ids2: (n,) second person of each pair.
+        resamples: how often to draw.
+        seed: of the draws.
+
+    Returns:
+        Both ends (k,); NaN with one class.
+
+    Raises:
+        ValueError: a rate is outside 0 to 1, lengths differ, or one of `ids1` and `ids2` is missing.
+    """
+    values, labels = check_pairs(distances, same)
+    rates = np.asarray(fprs, dtype=np.float64)
+    if not np.all((rates >= 0) & (rates <= 1)):
+        raise ValueError(f"`fprs` must be rates, 0 to 1. Received: {rates.min()} to {rates.max()}.")
+    nothing = np.full(rates.shape, np.nan)
+    if labels.all() or not labels.any():
+        return Interval(nothing, nothing)
+    # In the order of the distances, sums run straight through memory: twice as fast for millions of pairs.
+    order = np.argsort(values)
+    labels = labels[order]
+    first, second = (None if ids is None else np.asarray(ids)[order] for ids in (ids1, ids2))
+    people = SharedPeople(values.size, first, second)
+    statistic = weighted_tpr_at_fpr(values[order], labels, rates)
+    variances = np.nanvar(_draws(statistic, people, resamples, seed), axis=0)
+    most = people.spread(np.zeros_like(labels), labels)
+    ends = []
+    for tpr, variance in zip(statistic(np.ones(values.size)), variances, strict=True):
+        trials = most.effective_pairs
+        if 0 < tpr < 1 and variance > 0:
+            trials = min(trials, most.caution * tpr * (1 - tpr) / variance)
+        ends.append(binomial_interval(tpr * trials, trials))
+    low, high = np.array(ends).T.reshape(2, *rates.shape)
+    return Interval(low, high)
+
+
 @dataclass(frozen=True)
 class ScoreIntervals:
     """95 % intervals (low, high) of four figures, and how they were made.
 
     Attributes:
-        by: "identity" where people were drawn, "pair" where pairs were.
-        resamples: how often.
+        by: "identity" where people were known, "pair" where pairs counted as independent.
+        resamples: how often people, or pairs, were drawn for the AUC.
         auc: of the area under the ROC curve.
         accuracy: of the decisions given.
-        fmr: of their false-match rate; its upper end is 3 / impostor pairs where none was accepted (rule of three).
-        fnmr: of their false-non-match rate, likewise with the genuine pairs.
+        fmr: of their false-match rate.
+        fnmr: of their false-non-match rate.
     """
 
     by: str
     resamples: int
-    auc: tuple[float, float]
-    accuracy: tuple[float, float]
-    fmr: tuple[float, float]
-    fnmr: tuple[float, float]
+    auc: Ends
+    accuracy: Ends
+    fmr: Ends
+    fnmr: Ends
 
 
 def score_intervals(
@@ -143,16 +228,24 @@ def score_intervals(
     resamples: int | None = None,
     seed: int = 0,
 ) -> ScoreIntervals:
-    """Intervals of AUC, accuracy, FMR and FNMR for decisions made on scored pairs, their thresholds held fixed.
+    """Intervals of AUC, accuracy, FMR and FNMR for decisions made on scored pairs.
+
+    The AUC's is the bootstrap's; where the classes do not overlap, that of the smaller effective number of pairs
+    without error. The others are those of `facekit.intervals.rate_interval`, for the accuracy with the classes'
+    shares held fixed. The FMR's also holds where the threshold was chosen on these pairs, as the largest with an
+    FMR within a target; accuracy's and FNMR's take thresholds as given.
 
     Args:
         distances: (n,) float.
         same: (n,) bool.
         accepted: (n,) bool, the decisions: `distances < threshold`, or those of folds.
-        ids1: (n,) first person of each pair; None: pairs are drawn.
+        ids1: (n,) first person of each pair; None: pairs count as independent.
         ids2: (n,) second person of each pair.
         resamples: None: 1000, fewer above 200,000 pairs, never below 200.
         seed: of the draws.
+
+    Returns:
+        The intervals, all NaN with one class.
 
     Raises:
         ValueError: lengths differ, or one of `ids1` and `ids2` is missing.
@@ -165,47 +258,48 @@ def score_intervals(
             f"Received: shapes {decisions.shape} and {labels.shape}."
         )
     times = resamples or max(200, min(1000, 200_000_000 // values.size))
-    area, rates = weighted_auc(values, labels), weighted_rates(decisions, labels)
-    low, high = bootstrap_interval(
-        lambda weights: np.append(area(weights), rates(weights)), values.size, ids1, ids2, times, seed
+    by, people = "pair" if ids1 is None else "identity", SharedPeople(values.size, ids1, ids2)
+    if labels.all() or not labels.any():
+        return ScoreIntervals(by, times, *[(np.nan, np.nan)] * 4)
+    wrong = decisions != labels
+    error = people.rate_interval(wrong, labels, ~labels)
+    return ScoreIntervals(
+        by,
+        times,
+        auc=_auc_interval(values, labels, people, times, seed),
+        accuracy=(1 - error[1], 1 - error[0]),
+        fmr=people.rate_interval(wrong, ~labels),
+        fnmr=people.rate_interval(wrong, labels),
     )
-    high[2] = _rule_of_three(high[2], decisions & ~labels, int((~labels).sum()))
-    high[3] = _rule_of_three(high[3], ~decisions & labels, int(labels.sum()))
-    ends = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
-    return ScoreIntervals("pair" if ids1 is None else "identity", times, *ends)
 
 
-def _pair_weights(pairs: int) -> Callable[[np.random.Generator], FloatArray]:
-    def weigh(rng: np.random.Generator) -> FloatArray:
-        return np.bincount(rng.integers(pairs, size=pairs), minlength=pairs).astype(np.float64)
+def _auc_interval(values: FloatArray, labels: BoolArray, people: SharedPeople, times: int, seed: int) -> Ends:
+    area = weighted_auc(values, labels)
+    draws = _draws(area, people, times, seed)
+    low, high = _quantiles(draws[~np.isnan(draws)]).tolist()
+    if area(np.ones(values.size)) in (0, 1):  # every draw says so too
+        fewest = min(people.spread(np.zeros_like(labels), kind).effective_pairs for kind in (labels, ~labels))
+        rest = binomial_interval(0, fewest)[1]
+        return (0.0, rest) if high == 0 else (1 - rest, 1.0)
+    return low, high
 
-    return weigh
 
-
-def _identity_weights(
-    pairs: int, ids1: ArrayLike | None, ids2: ArrayLike | None
-) -> Callable[[np.random.Generator], FloatArray]:
-    if ids1 is None or ids2 is None:
-        raise ValueError("`ids1` and `ids2` belong together: give both, or neither.")
-    first, second = number_people(ids1, ids2)
-    if first.size != pairs:
-        raise ValueError(f"`ids1` and `ids2` must have one entry a pair. Received: {first.size} for {pairs} pairs.")
-    people = int(max(first.max(), second.max())) + 1
+def _draws(statistic: Statistic, people: SharedPeople, resamples: int, seed: int) -> FloatArray:
+    """(resamples, ...) the statistic of each draw of people."""
+    rng = np.random.default_rng(seed)
     # A genuine pair counts its one person once: its second person is one more, who is always there.
-    second = np.where(first == second, people, second)
+    second = np.where(people.first == people.second, people.people, people.second)
 
-    def weigh(rng: np.random.Generator) -> FloatArray:
-        times = np.bincount(rng.integers(people, size=people), minlength=people + 1).astype(np.float64)
-        times[people] = 1.0
-        return times[first] * times[second]
+    def weights() -> FloatArray:
+        drawn = rng.integers(people.people, size=people.people)
+        times = np.bincount(drawn, minlength=people.people + 1).astype(np.float64)
+        times[people.people] = 1.0
+        return times[people.first] * times[second]
 
-    return weigh
-
-
-def _quantiles(column: FloatArray, tails: list[float]) -> FloatArray:
-    return np.quantile(column, tails) if column.size else np.full(len(tails), np.nan)
+    return np.array([statistic(weights()) for _ in range(resamples)], dtype=np.float64)
 
 
-def _rule_of_three(high: float, errors: BoolArray, pairs: int) -> float:
-    """The upper end of an error rate: every resample of N pairs without error says 0, though it may be 3 / N."""
-    return high if errors.any() or np.isnan(high) else max(high, min(1.0, 3 / pairs))
+def _quantiles(column: FloatArray) -> FloatArray:
+    """(2,) the ends of the middle 95 %."""
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    return np.quantile(column, tails) if column.size else np.full(2, np.nan)

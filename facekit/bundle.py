@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 
 from facekit.alignment import CropRecipe
 from facekit.files import write_text
+from facekit.probability import ProbabilityMap
 
 if TYPE_CHECKING:
     import keras
@@ -36,6 +37,8 @@ class Threshold:
         fnmr: share of genuine pairs rejected at it there (false-non-match rate).
         fmr_interval: 95 % interval of `fmr`.
         date: the day it was chosen, ISO.
+        value_interval: 95 % interval of `value`; None: not computed.
+        by: what the intervals draw anew: "identity" or, where people are unknown, "pair".
     """
 
     value: float
@@ -47,13 +50,15 @@ class Threshold:
     fnmr: float
     fmr_interval: tuple[float, float]
     date: str
+    value_interval: tuple[float, float] | None = None
+    by: str = "identity"
 
     def text(self) -> str:
         """The threshold and its evidence in one sentence."""
         low, high = self.fmr_interval
         return (
-            f"{self.value:.4f}, {self.criterion}: FMR {self.fmr:.3f} (95 % interval {low:.3f} to {high:.3f}), FNMR "
-            f"{self.fnmr:.3f} on {self.genuine:,} genuine and {self.impostor:,} impostor pairs of {self.data}, "
+            f"{self.value:.4f}, {self.criterion}: FMR {self.fmr:.3g} (95 % interval {low:.3g} to {high:.3g}), FNMR "
+            f"{self.fnmr:.3g} on {self.genuine:,} genuine and {self.impostor:,} impostor pairs of {self.data}, "
             f"{self.date}"
         )
 
@@ -73,6 +78,7 @@ class BundleRecord:
         threshold: None where none was chosen.
         training: the training data in words, with its digest.
         figures: verification figures on held-out people.
+        probability: how a distance becomes a probability; None where nobody asked for one.
     """
 
     name: str
@@ -85,6 +91,7 @@ class BundleRecord:
     threshold: Threshold | None
     training: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
+    probability: ProbabilityMap | None = None
 
 
 def write_bundle(folder: Path, network: keras.Model, record: BundleRecord) -> None:
@@ -105,6 +112,18 @@ def write_bundle(folder: Path, network: keras.Model, record: BundleRecord) -> No
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def write_record(folder: Path, record: BundleRecord) -> None:
+    """Change what a bundle says of itself; its network stays as it is.
+
+    Raises:
+        ValueError: the folder is no bundle.
+        OSError: it cannot be written.
+    """
+    read_record(folder)
+    values = {"format": FORMAT, **asdict(record), "sha256": _digest(folder / NETWORK)}
+    write_text(folder / RECORD, json.dumps(values, indent=2) + "\n")
+
+
 def read_record(folder: Path) -> BundleRecord:
     """Read what a bundle says of itself, without loading its network or TensorFlow's graph.
 
@@ -122,12 +141,18 @@ def read_record(folder: Path) -> BundleRecord:
         if not isinstance(values, dict) or values.pop("format") != FORMAT:
             raise ValueError("it is no record, or one of another version")
         digest = values.pop("sha256")
-        threshold, recipe = values.pop("threshold"), values.pop("recipe")
+        threshold, recipe, chances = values.pop("threshold"), values.pop("recipe"), values.pop("probability", None)
         if threshold is not None:
-            threshold = Threshold(**{**threshold, "fmr_interval": tuple(threshold["fmr_interval"])})
+            pairs = {name: ends and tuple(ends) for name, ends in threshold.items() if name.endswith("_interval")}
+            threshold = Threshold(**{**threshold, **pairs})
             if not 0 <= float(threshold.value) <= 2:
                 raise ValueError(f"a threshold must be in [0, 2], not {threshold.value}")
-        record = BundleRecord(**values, threshold=threshold, recipe=recipe and CropRecipe.from_dict(recipe))
+        record = BundleRecord(
+            **values,
+            threshold=threshold,
+            recipe=recipe and CropRecipe.from_dict(recipe),
+            probability=chances and ProbabilityMap.from_dict(chances),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: cannot be understood ({error}).") from None
     if _digest(folder / NETWORK) != digest:

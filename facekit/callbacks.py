@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
 Logs = dict[str, Any]
 
@@ -249,6 +246,22 @@ class History(keras.callbacks.Callback):
         self._write(self.rows)
 
 
+class AfterEpoch(keras.callbacks.Callback):
+    """Calls a function after each epoch.
+
+    Args:
+        call: given the epoch's number, from 0.
+    """
+
+    def __init__(self, call: Callable[[int], None]):
+        super().__init__()
+        self._call = call
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Call it."""
+        self._call(epoch)
+
+
 class Console(keras.callbacks.Callback):
     """A progress bar during an epoch, and one line after it.
 
@@ -283,47 +296,3 @@ class Console(keras.callbacks.Callback):
         """Close the bar and write the line."""
         self._bar.close()
         self._say(self._line(epoch, logs or {}))
-
-
-class TensorBoard(keras.callbacks.Callback):
-    """Writes each epoch's figures and pictures for TensorBoard, under one naming.
-
-    Training figures go below train/, those of held-out people, named in `held_out`, below verification/.
-
-    Args:
-        folder: where the event files go.
-        held_out: names of the verification figures.
-        pictures: gives named (H, W, 3) uint8 pictures of the last epoch.
-        texts: named Markdown texts, written once.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        held_out: Sequence[str],
-        pictures: Callable[[], dict[str, NDArray[np.uint8]]],
-        texts: dict[str, str],
-    ):
-        super().__init__()
-        import tensorflow as tf
-
-        self._summary = tf.summary
-        self._writer = tf.summary.create_file_writer(str(folder))
-        self._held_out, self._pictures = frozenset(held_out), pictures
-        with self._writer.as_default():
-            for name, text in texts.items():
-                tf.summary.text(name, text, step=0)
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Write the epoch."""
-        with self._writer.as_default(step=epoch + 1):
-            for name, value in (logs or {}).items():
-                group = "verification" if name in self._held_out else "train"
-                self._summary.scalar(f"{group}/{name}", value)
-            for name, picture in self._pictures().items():
-                self._summary.image(f"verification/{name}", picture[None])
-        self._writer.flush()
-
-    def on_train_end(self, logs: Logs | None = None) -> None:
-        """See that everything is on disk."""
-        self._writer.flush()

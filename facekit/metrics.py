@@ -259,10 +259,11 @@ def tpr_at_fpr(distances: ArrayLike, same: ArrayLike, rates: Sequence[float] = U
         ValueError: a rate is outside (0, 1].
     """
     curve = roc(distances, same)
-    return [_claim(curve, float(rate)) for rate in rates]
+    return [claim(curve, float(rate)) for rate in rates]
 
 
-def _claim(curve: Roc, rate: float) -> TprAtFpr:
+def claim(curve: Roc, rate: float) -> TprAtFpr:
+    """The best TPR of a curve at a false-match rate in (0, 1]; see `tpr_at_fpr`."""
     needs = _pairs_needed(rate)
     claimable = curve.genuine > 0 and curve.impostor >= needs
     if not claimable:

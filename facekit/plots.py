@@ -1,4 +1,4 @@
-"""Figures about scores, training and single pairs: arrays in, a matplotlib `Figure` or a picture out.
+"""Figures about training and single pairs: arrays in, a matplotlib `Figure` or a picture out.
 
 Figures are made as objects, never through pyplot, so that nothing global changes and any thread may draw. Colours
 are Okabe and Ito's, which colour-blind people can tell apart; line styles differ too, for grey print.
@@ -9,19 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from facekit.files import written_aside
-from facekit.metrics import Roc, check_pairs, rates_at
 
 Picture = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -35,115 +32,6 @@ SAME_COLOUR, DIFFERENT_COLOUR = BLUE, VERMILION
 
 # The figures of a learning curve that are shares, by the last word of their names, and how they are written.
 SHARES = {"auc": "AUC", "accuracy": "accuracy", "eer": "EER"}
-
-_CURVE_POINTS = 1000
-_BINS = 60
-
-
-def roc_figure(curves: Mapping[str, Roc]) -> Figure:
-    """Draw ROC curves twice: whole, and with a logarithmic false-match rate, where verification happens.
-
-    The logarithmic panel ends on the left at 3 / impostor pairs, the least rate that the pairs can resolve.
-
-    Args:
-        curves: the curves by their names for the legend, each with pairs of both classes.
-
-    Raises:
-        ValueError: there is no curve, or one has pairs of one class only.
-    """
-    if not curves:
-        raise ValueError("There are no curves to draw.")
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    whole, low = figure.subplots(1, 2)
-    chance = np.geomspace(1e-9, 1, 400)
-    for axes in (whole, low):
-        axes.plot(chance, chance, color=GREY, linewidth=1, linestyle=":", label="chance")
-    floors = [_draw_roc(whole, low, name, curve, style) for style, (name, curve) in enumerate(curves.items())]
-    for axes in (whole, low):
-        axes.set(ylim=(0, 1.02), ylabel="True-match rate (share of genuine pairs accepted)")
-        axes.grid(alpha=0.3)
-    whole.set(title="ROC", xlim=(-0.01, 1), xlabel="False-match rate (share of impostor pairs accepted)")
-    whole.legend(loc="lower right")
-    left = min(floors)
-    low.set(title="ROC at low false-match rates", xscale="log", xlim=(left, 1))
-    ticks = _log_ticks(left)
-    low.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    low.xaxis.set_minor_formatter(NullFormatter())
-    low.set_xlabel(f"False-match rate, logarithmic, down to what the pairs resolve ({left:.2g})")
-    return figure
-
-
-def _draw_roc(whole: Axes, low: Axes, name: str, curve: Roc, number: int) -> float:
-    """Draw one curve into both panels; return the least false-match rate that its pairs resolve."""
-    if curve.one_class:
-        raise ValueError(f"Curve {name!r} has pairs of one class only: there is no ROC to draw.")
-    # Enough exact points of the curve, evenly spread in both panels, even where it has millions.
-    rates = np.union1d(np.linspace(0, 1, _CURVE_POINTS), np.geomspace(1 / curve.impostor, 1, _CURVE_POINTS))
-    points = np.union1d(0, np.searchsorted(curve.fpr, rates, side="right") - 1)
-    fpr, tpr = curve.fpr[points], curve.tpr[points]
-    style: dict[str, Any] = {
-        "color": COLOURS[number % len(COLOURS)],
-        "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
-        "linewidth": 2,
-    }
-    whole.step(
-        fpr, tpr, where="post", label=f"{name}\nAUC {curve.auc:.4f}, EER {100 * curve.eer.rate:.2f} %", **style
-    )
-    floor = min(3 / curve.impostor, 0.5)
-    seen = np.maximum(fpr, floor)[int(np.searchsorted(fpr, floor, side="right")) - 1 :]
-    low.step(seen, tpr[-seen.size :], where="post", **style)
-    return floor
-
-
-def _log_ticks(lowest: float) -> list[float]:
-    """Powers of ten from `lowest` to 1, and twice and five times them where they are few."""
-    decades = [10.0**power for power in range(math.floor(math.log10(lowest)), 1)]
-    steps = (1, 2, 5) if len(decades) <= 2 else (1,)
-    return [step * decade for decade in decades for step in steps if lowest <= step * decade <= 1]
-
-
-def score_figure(distances: ArrayLike, same: ArrayLike, threshold: float | None = None) -> Figure:
-    """Draw how far apart genuine and impostor pairs are, and what a threshold makes of it.
-
-    Args:
-        distances: (n,) float; infinite ones (failed pairs) are counted in a note, not drawn.
-        same: (n,) bool.
-        threshold: drawn as a line, with its error rates, where it is a finite number.
-
-    Raises:
-        ValueError: as `facekit.metrics`, or no distance is finite.
-    """
-    values, labels = check_pairs(distances, same)
-    finite = np.isfinite(values)
-    if not finite.any():
-        raise ValueError("There is no finite distance to draw.")
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    edges = np.histogram_bin_edges(values[finite], bins=_BINS)
-    for name, chosen, colour, style in (
-        ("genuine", labels, SAME_COLOUR, "-"),
-        ("impostor", ~labels, DIFFERENT_COLOUR, "--"),
-    ):
-        counts, _ = np.histogram(values[chosen & finite], edges)
-        total = int(chosen.sum())
-        share = 100 * counts / max(total, 1)
-        axes.stairs(share, edges, fill=True, color=colour, alpha=0.25)
-        axes.stairs(share, edges, color=colour, linestyle=style, linewidth=2, label=f"{name}: {total:,} pairs")
-    if threshold is not None and math.isfinite(threshold):
-        rates = rates_at(values, labels, threshold)
-        errors = f"FMR {_percent(rates.fpr)}, FNMR {_percent(rates.fnr)}"
-        axes.axvline(
-            threshold, color=BLACK, linestyle=":", linewidth=2, label=f"threshold {threshold:.4f}\n{errors}"
-        )
-    failed = f"; {int((~finite).sum()):,} failed pairs not shown" if not finite.all() else ""
-    axes.set(
-        title="Distances of genuine and impostor pairs",
-        xlabel=f"Distance of the two embeddings (0: equal, no unit){failed}",
-        ylabel="Share of the class per bin (%)",
-    )
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure
 
 
 def learning_curve_figure(history: Mapping[str, Sequence[float]]) -> Figure:
@@ -211,7 +99,7 @@ def pairs_strip(
     Args:
         images_left: n >= 1 pictures, each (H, W, 3) uint8 RGB, of any sizes.
         images_right: n pictures, the partners.
-        captions: n short texts (about 30 characters a line).
+        captions: n short texts (about 30 characters a line), of one line or several.
         columns: pairs in a row.
 
     Returns:
@@ -228,18 +116,23 @@ def pairs_strip(
         )
     across = min(columns, count)
     down = math.ceil(count / across)
-    figure = Figure(figsize=(2.8 * across, 1.9 * down), layout="constrained")
+    # Each line of a caption has its room: it must not press the pictures small.
+    lines = max(caption.count("\n") for caption in captions) + 1
+    figure = Figure(figsize=(2.8 * across, (1.4 + 0.22 * lines) * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes in panels:
         axes.set_axis_off()
     for axes, left, right, caption in zip(panels, images_left, images_right, captions, strict=False):
         axes.imshow(_side_by_side(left, right))
-        axes.text(0.5, -0.04, caption, ha="center", va="top", fontsize=10, transform=axes.transAxes)
+        size = 10 if lines == 1 else 8
+        axes.text(0.5, -0.04, caption, ha="center", va="top", fontsize=size, transform=axes.transAxes)
     return figure_to_image(figure)
 
 
 def _side_by_side(left: Picture, right: Picture, side: int = 112, gap: int = 4) -> Picture:
     """Both pictures at `side` pixels' height, a white gap of `gap` pixels between them."""
+    import cv2
+
     scaled = [
         cv2.resize(
             picture, (max(1, round(side * picture.shape[1] / picture.shape[0])), side), interpolation=cv2.INTER_AREA
@@ -300,7 +193,3 @@ def figure_to_image(figure: Figure) -> Picture:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _percent(rate: float) -> str:
-    return "undefined" if math.isnan(rate) else f"{100 * rate:.2f} %"

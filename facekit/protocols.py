@@ -1,191 +1,189 @@
-"""Read the lists that verification is judged on: LFW's pairs, CSV pairs, triplets. Every line is checked."""
+"""Read the lists that verification is judged on: pairs, triplets, people. Every line is checked."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-# Header names of the first path, second path and label, as several projects write them.
-_FIRST = {"path1", "file_x", "file1", "img1", "image1", "left", "a"}
-_SECOND = {"path2", "file_y", "file2", "img2", "image2", "right", "b"}
-_LABEL = {"label", "decision", "same", "issame", "is_same", "match"}
-_YES = {"1", "1.0", "true", "yes", "same", "genuine", "match"}
-_NO = {"0", "0.0", "false", "no", "different", "impostor", "mismatch"}
+from facekit.cfp import cfp_protocol, read_cfp
+from facekit.pairs import Pairs, as_posix, fold_warnings, plain_name, refuse_faults, refuse_folds
+from facekit.tables import (
+    PAIR_COLUMNS,
+    Line,
+    choose_separator,
+    columns_csv,
+    find_columns,
+    malformed,
+    read_columns,
+    split_cells,
+    text_lines,
+    whole_number,
+)
+from facekit.tables import csv_text as csv_text  # its users know it by this module
 
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs of pictures with the truth about each.
-
-    Attributes:
-        first: (n) path of one picture of each pair, relative to the folder of pictures, "/" between parts.
-        second: (n) path of the other.
-        same: (n,) bool, True for the same person.
-        folds: (n,) int fold of each pair as the file has it; None where it has none.
-    """
-
-    first: list[str]
-    second: list[str]
-    same: NDArray[np.bool_]
-    folds: NDArray[np.int64] | None = None
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def pictures(self) -> list[str]:
-        """Every picture of any pair once, sorted."""
-        return sorted({*self.first, *self.second})
-
-    def people(self) -> tuple[list[str], list[str]] | None:
-        """The person of each picture, by its folder: two lists of n names; None where folders aren't people."""
-        first, second = ([Path(path).parent.as_posix() for path in paths] for paths in (self.first, self.second))
-        told = [one == two for one, two in zip(first, second, strict=True)]
-        return (first, second) if told == self.same.tolist() else None
-
-    def without(self, pictures: Collection[str]) -> Pairs:
-        """The pairs in which none of these pictures takes part."""
-        lost = set(pictures)
-        kept = np.array([lost.isdisjoint(pair) for pair in zip(self.first, self.second, strict=True)], bool)
-        first, second = (
-            [path for path, keep in zip(paths, kept, strict=True) if keep] for paths in (self.first, self.second)
-        )
-        return Pairs(first, second, self.same[kept], None if self.folds is None else self.folds[kept])
+_NAME_HEADERS = {"name", "person", "identity", "people", "id", "class_id", "subject"}
 
 
 def read_pairs(path: Path) -> Pairs:
-    """Read pairs in LFW's own format (pairs.txt with folds, pairsDev*.txt without) or as CSV.
+    """Read pairs in LFW's own format (pairs.txt with folds, pairsDev*.txt without), as CSV, or CFP's folders.
 
     LFW: a first line `folds<TAB>pairs` (or `pairs`), then `name n1 n2` (same) and `name1 n1 name2 n2`
-    (different), meaning name/name_0001.jpg. CSV: two paths and a label (1 = same), with or without a header;
-    the separator is a comma, a semicolon or a tab.
+    (different), meaning name/name_0001.jpg.
+
+    CSV: two paths and a label (1 = same). A header may name these columns, in any order and letter case, and
+    further ones: fold (or split), a whole number; group, any word; id1 and id2, the names of the two people.
+    Without a header the first three columns count. The separator is a comma, a semicolon or a tab; names may
+    stand in quotes.
+
+    CFP: the folder `Protocol/Split/FF` or `Protocol/Split/FP`; see `facekit.cfp`.
 
     Raises:
-        ValueError: the file is missing, empty, or has a malformed line, which is quoted with its number.
+        ValueError: the file is missing or empty, has a malformed line, compares a picture with itself, has a pair
+            twice (in either order), or has folds that cannot serve. Names the line and what to do.
     """
-    lines = _lines(path)
-    cells = lines[0][1].split()
-    if len(cells) <= 2 and all(cell.isdecimal() for cell in cells):
-        return _read_lfw(path, lines)
-    return _read_csv(path, lines)
+    if path.is_dir():
+        return read_cfp(*cfp_protocol(path))
+    lines = text_lines(path)
+    first = next(lines)
+    header = [whole_number(cell) for cell in first[1].split()]
+    if len(header) <= 2 and None not in header:
+        return _read_lfw(path, [number for number in header if number is not None], list(lines))
+    return _read_csv(path, first, lines)
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """The file's lines that aren't blank, each with its number from 1."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not a text file in UTF-8.") from None
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines:
-        raise ValueError(f"{path}: is empty.")
-    return lines
-
-
-def _malformed(path: Path, number: int, line: str, expected: str) -> ValueError:
-    return ValueError(f"{path}, line {number}: expected {expected}, found {line.strip()!r}.")
-
-
-def _read_lfw(path: Path, lines: list[tuple[int, str]]) -> Pairs:
-    header = [int(cell) for cell in lines[0][1].split()]
+def _read_lfw(path: Path, header: list[int], lines: list[Line]) -> Pairs:
     folds, each = (header[0], header[1]) if len(header) == 2 else (1, header[0])
     if each < 1 or folds < 1 or (len(header) == 2 and folds < 2):
         raise ValueError(
             f"{path}: its first line must be `folds pairs`, at least 2 and 1, or `pairs`; found {header}."
         )
-    wanted, found = 2 * folds * each, len(lines) - 1
+    wanted, found = 2 * folds * each, len(lines)
     if found != wanted:
         raise ValueError(f"{path}: its first line promises {wanted} pairs ({header}), but {found} lines follow.")
-    first, second, same = [], [], []
-    for number, line in lines[1:]:
-        # Names may hold spaces where tabs separate the cells.
-        cells = line.strip().split("\t") if "\t" in line else line.split()
-        if len(cells) == 3:
-            cells = [cells[0], cells[1], cells[0], cells[2]]
-            same.append(True)
-        else:
-            same.append(False)
-        if len(cells) != 4 or not (cells[1].isdigit() and cells[3].isdigit()):
-            raise _malformed(path, number, line, "`name n1 n2` or `name1 n1 name2 n2`")
-        first.append(_lfw_path(cells[0], cells[1]))
-        second.append(_lfw_path(cells[2], cells[3]))
-    fold = np.repeat(np.arange(folds), 2 * each) if len(header) == 2 else None
-    return Pairs(first, second, np.array(same), fold)
+    read = [_lfw_pair(path, *line) for line in lines]
+    first, second = [pair[0] for pair in read], [pair[1] for pair in read]
+    same = np.array([pair[2] for pair in read])
+    for fold, genuine in enumerate(same.reshape(folds, 2 * each).sum(axis=1)):
+        if genuine != each:
+            start, end = (lines[row][0] for row in (2 * each * fold, 2 * each * (fold + 1) - 1))
+            raise ValueError(
+                f"{path}, lines {start} to {end}: expected {each} pairs of one person and {each} of two, as the "
+                f"first line promises; found {genuine} and {2 * each - genuine}."
+            )
+    refuse_faults(path, first, second, same, lambda row: f"line {lines[row][0]}")
+    return Pairs(first, second, same, np.repeat(np.arange(folds), 2 * each) if len(header) == 2 else None)
 
 
-def _lfw_path(name: str, number: str) -> str:
-    return f"{name}/{name}_{int(number):04d}.jpg"
+def _lfw_pair(path: Path, number: int, line: str) -> tuple[str, str, bool]:
+    """One line of LFW's format: two pictures, and whether they are of one person."""
+    # Names may hold spaces where tabs separate the cells.
+    cells = [cell.strip() for cell in line.strip().split("\t")] if "\t" in line else line.split()
+    same = len(cells) == 3
+    if same:
+        cells.insert(2, cells[0])
+    pictures = [whole_number(cell) or 0 for cell in cells[1::2]]
+    if len(cells) != 4 or min(pictures) < 1 or not (cells[0] and cells[2]):
+        raise malformed(path, number, line, "`name n1 n2` or `name1 n1 name2 n2`")
+    if not same and cells[0] == cells[2]:
+        raise malformed(path, number, line, "two people, or `name n1 n2` for one")
+    first, second = (f"{name}/{name}_{picture:04d}.jpg" for name, picture in zip(cells[::2], pictures, strict=True))
+    return first, second, same
 
 
-def _separator(line: str) -> str:
-    return max(",;\t", key=line.count)
-
-
-def _read_csv(path: Path, lines: list[tuple[int, str]]) -> Pairs:
-    separator = _separator(lines[0][1])
-    rows = [(number, next(csv.reader([line], delimiter=separator)), line) for number, line in lines]
-    columns = _columns([cell.strip().lower() for cell in rows[0][1]])
-    if columns is not None:
-        rows = rows[1:]
-    one, two, label = columns or (0, 1, 2)
-    first, second, same = [], [], []
-    for number, cells, line in rows:
-        if len(cells) <= max(one, two, label):
-            raise _malformed(path, number, line, "two paths and a label, `path1,path2,label`")
-        word = cells[label].strip().lower()
-        if word not in _YES | _NO:
-            raise _malformed(path, number, line, "a label of 1 (same person) or 0")
-        first.append(_as_posix(cells[one]))
-        second.append(_as_posix(cells[two]))
-        same.append(word in _YES)
-    if not rows:
+def _read_csv(path: Path, header: Line, lines: Iterable[Line]) -> Pairs:
+    row_form = "two paths and a label, `path1,path2,label`"
+    separator = choose_separator(header[1], 3)
+    cells = split_cells(header[1], separator)
+    if cells is None:
+        raise malformed(path, *header, "cells whose quotes close right before a separator")
+    places = find_columns(path, cells, PAIR_COLUMNS)
+    if not {"first", "second", "label"} <= places.keys():
+        places, lines = {"first": 0, "second": 1, "label": 2}, chain([header], lines)
+    table = read_columns(path, lines, separator, places, len(cells), row_form)
+    if not len(table):
         raise ValueError(f"{path}: has a header but no pairs.")
-    return Pairs(first, second, np.array(same))
-
-
-def _columns(header: Sequence[str]) -> tuple[int, int, int] | None:
-    """Where a header has the paths and the label; None where it is no header."""
-    places = [[i for i, name in enumerate(header) if name in names] for names in (_FIRST, _SECOND, _LABEL)]
-    if not all(places):
-        return None
-    return places[0][0], places[1][0], places[2][0]
-
-
-def _as_posix(text: str) -> str:
-    return text.strip().replace("\\", "/")
+    same = table.truths()
+    first, second = ([as_posix(name) for name in names or ()] for names in table.both("first", "second"))
+    refuse_faults(path, first, second, same, table.where)
+    folds = table.whole_numbers("fold")
+    refuse_folds(path, folds, same)
+    ids1, ids2 = table.people(same)
+    warnings = [f"{path}: {warning}" for warning in fold_warnings(folds)]
+    return Pairs(first, second, same, folds, ids1, ids2, table.columns.get("group"), warnings)
 
 
 def read_triplets(path: Path) -> list[tuple[str, str, str]]:
     """Read triplets: anchor, positive and negative path a line, separated by commas, semicolons, tabs or spaces.
 
+    A first line `anchor,positive,negative` is passed over.
+
     Raises:
-        ValueError: the file is missing, empty, or has a malformed line, which is quoted with its number.
+        ValueError: the file is missing, empty, or has a malformed line, which is quoted with its number; a line
+            names a picture twice or repeats another line.
     """
-    triplets = []
-    for number, line in _lines(path):
-        separator = next((mark for mark in ",;\t" if mark in line), None)
-        cells = [_as_posix(cell) for cell in line.split(separator)]
+    triplets: dict[tuple[str, str, str], int] = {}
+    for number, line in text_lines(path):
+        cells = split_cells(line, choose_separator(line, 3)) or []
+        if len(cells) == 1:
+            cells = line.split()
         if len(cells) != 3 or not all(cells):
-            raise _malformed(path, number, line, "three paths: anchor, positive, negative")
-        triplets.append((cells[0], cells[1], cells[2]))
-    return triplets
+            raise malformed(path, number, line, "three paths: anchor, positive, negative")
+        if not triplets and [cell.lower() for cell in cells] == ["anchor", "positive", "negative"]:
+            continue
+        triplet = (as_posix(cells[0]), as_posix(cells[1]), as_posix(cells[2]))
+        if len({*triplet}) < 3:
+            raise malformed(path, number, line, "three different pictures (remove the line)")
+        earlier = triplets.setdefault(triplet, number)
+        if earlier != number:
+            raise ValueError(f"{path}, line {number}: repeats the triplet of line {earlier}. Remove one of them.")
+    if not triplets:
+        raise ValueError(f"{path}: has a header but no triplets.")
+    return list(triplets)
+
+
+def read_people(path: Path) -> set[str]:
+    """Read names of people, as written; compare them by `plain_name`.
+
+    One name a line, or a CSV file with the name in the first column, with or without a header; LFW's lists of
+    people are such files. Lines that begin with # are comments. A file counts as CSV where each of its lines has
+    equally many cells; otherwise a comma belongs to the name.
+
+    Raises:
+        ValueError: the file is missing, empty, or names nobody.
+    """
+    lines = [(number, line.strip()) for number, line in text_lines(path) if not line.lstrip().startswith("#")]
+    if any("\t" in line for _, line in lines):
+        # LFW's people.txt: counts of people stand alone between lines of `name<TAB>pictures`.
+        lines = [(number, line) for number, line in lines if "\t" in line or whole_number(line) is None]
+    separator = choose_separator(lines[0][1], 2) if lines else ","
+    rows = [split_cells(line, separator) for _, line in lines]
+    if len({len(row or ()) for row in rows}) == 1:
+        names = [row[0] if row else line for row, (_, line) in zip(rows, lines, strict=True)]
+    else:
+        names = [line for _, line in lines]
+    if names and names[0].lower() in _NAME_HEADERS:
+        names, lines = names[1:], lines[1:]
+    for name, (number, line) in zip(names, lines, strict=True):
+        if not plain_name(name):
+            raise malformed(path, number, line, "a person's name")
+    if not names:
+        raise ValueError(f"{path}: names nobody.")
+    return set(names)
 
 
 def pairs_csv(pairs: Pairs) -> str:
-    """Pairs as CSV text that `read_pairs` reads back."""
-    rows = zip(pairs.first, pairs.second, pairs.same.astype(int), strict=True)
-    return csv_text([("path1", "path2", "label"), *rows])
-
-
-def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as CSV text, quoted where a name holds a comma."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    """Pairs as CSV text that `read_pairs` reads back, with the columns that there are."""
+    return columns_csv(
+        {
+            "path1": pairs.first,
+            "path2": pairs.second,
+            "label": pairs.same.astype(int).tolist(),
+            "fold": None if pairs.folds is None else pairs.folds.tolist(),
+            "group": pairs.groups,
+            "id1": pairs.ids1,
+            "id2": pairs.ids2,
+        }
+    )

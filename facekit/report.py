@@ -1,10 +1,11 @@
 """One verification report from scored pairs: plain numbers that go into JSON as they are.
 
 Its keys: `auc`, `eer`, `accuracy`, `precision`, `recall`, `f1`, `tpr`, `fpr`, `fnr`, the four counts of decisions,
-`pairs`, `genuine`, `impostor`, `threshold` (of folds: the mean of theirs), `eer_threshold`, `failed`, and
-`accuracy_from` in words. Then `kfold` (None with too few pairs), `at_threshold` (rates at the threshold given, or
-None), `tpr_at_fpr` (a list), `cost`, `intervals` (95 %) and `survivors` (the same decisions on pairs that did not
-fail; None where none failed). Undefined and infinite numbers are None.
+`fmr` (= `fpr`), `fnmr` (= `fnr`), `pairs`, `genuine`, `impostor`, `threshold` (of folds: the mean of theirs),
+`eer_threshold`, `failed`, `kind` (of the scores) and `accuracy_from` in words. Then `kfold` (None with too few
+pairs), `at_threshold` (rates at the threshold given, or None), `tpr_at_fpr` (a list), `cost` (None with a
+`cost_note` where the scores have no such grid), `intervals` (95 %) and `survivors` (the same decisions on pairs
+that did not fail; None where none failed). Undefined and infinite numbers are None.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from facekit.bootstrap import score_intervals
-from facekit.folds import NO_DECISIONS, KFold, folds_by_identity, folds_by_pair, kfold_accuracy, number_people
+from facekit.folds import NO_DECISIONS, KFold, folds_by_identity, folds_by_pair, kfold_accuracy
 from facekit.metrics import (
     BoolArray,
     FloatArray,
     IntArray,
     Rates,
+    Roc,
     rates_at,
     rates_of,
     roc,
     tpr_at_fpr,
-    with_failures,
 )
+from facekit.scored import ScoredPairs
 from facekit.thresholds import cost_threshold
 
 OWN_FOLDS = 10
@@ -60,78 +61,52 @@ class _Headline:
     rates: Rates
 
 
-def verification_report(
-    distances: ArrayLike,
-    same: ArrayLike,
-    threshold: float | None = None,
-    folds: ArrayLike | None = None,
-    ids1: ArrayLike | None = None,
-    ids2: ArrayLike | None = None,
-    failed: ArrayLike | None = None,
-) -> dict[str, Any]:
+def verification_report(scored: ScoredPairs, threshold: float | None = None) -> dict[str, Any]:
     """Everything that scored pairs say about a verifier. The same pairs always give the same report.
 
     `accuracy` and the rates beside it come from the folds of the pairs file, where it has any (`accuracy` is then
     the mean of the folds, the rates those of all their decisions together); else from `threshold`; else from folds
-    made here. `accuracy_from` says which. Their threshold is never chosen on the pairs that it decides.
+    made here. `accuracy_from` says which. Their threshold is never chosen on the pairs that it decides. Failed
+    pairs count as rejected everywhere but in `survivors`.
 
     Args:
-        distances: (n,) float; those of failed pairs are not looked at.
-        same: (n,) bool.
-        threshold: the model's own, chosen elsewhere.
-        folds: (n,) int, the folds that the pairs file defines.
-        ids1: (n,) name or number of each pair's first person, for folds and intervals by identity.
-        ids2: (n,) of the second person, equal to `ids1` in genuine pairs and in no others.
-        failed: (n,) bool, pairs lost to detection. They count as rejected everywhere but in `survivors`.
+        scored: the pairs.
+        threshold: the system's own, chosen elsewhere, as an internal distance (`ScoredPairs.distances`).
 
     Returns:
-        A dictionary for JSON, with the keys above.
+        A dictionary for JSON, with the keys above. Every threshold in it is in the system's own scores.
 
     Raises:
-        ValueError: there are no pairs, lengths differ, a distance is NaN, or the people contradict `same`.
+        ValueError: there is no pair left, or there is only one class in the pairs.
     """
-    lost = np.zeros(np.shape(distances), dtype=np.bool_) if failed is None else np.asarray(failed, dtype=np.bool_)
-    values, labels, *_ = with_failures(distances, same, lost)
-    people = _people(ids1, ids2, labels)
-    folding = _fold(values, labels, folds, people)
-    headline = _decide(values, labels, threshold if folds is None else None, folding)
-    figures = _figures(values, labels, headline.rates) | {
-        "threshold": headline.threshold,
-        "eer_threshold": roc(values, labels).eer.threshold,
-        "failed": int(lost.sum()),
+    values, labels = scored.ranked, scored.same
+    folding = _fold(scored)
+    headline = _decide(values, labels, threshold if scored.folds is None else None, folding)
+    curve = roc(values, labels)
+    figures = _figures(curve, headline.rates) | {
+        "threshold": scored.native(headline.threshold),
+        "eer_threshold": scored.native(curve.eer.threshold),
+        "failed": int(scored.failed.sum()),
+        "kind": scored.kind,
         "accuracy_from": headline.source,
-        "kfold": folding and _kfold_part(folding),
+        "kfold": folding and _kfold_part(folding, scored),
         "at_threshold": None if threshold is None else asdict(rates_at(values, labels, threshold)),
-        "tpr_at_fpr": [asdict(claim) for claim in tpr_at_fpr(values, labels)],
-        "cost": asdict(cost_threshold(values, labels)),
-        "intervals": _intervals_part(values, labels, headline.accepted, people),
-        "survivors": _survivors_part(values, labels, lost, headline.accepted) if lost.any() else None,
+        "tpr_at_fpr": [
+            asdict(claim) | {"threshold": scored.native(claim.threshold)} for claim in tpr_at_fpr(values, labels)
+        ],
+        **_cost_part(scored),
+        "intervals": _intervals_part(values, labels, headline.accepted, scored.people),
+        "survivors": _survivors_part(scored, headline.accepted) if scored.failed.any() else None,
     }
     plain: dict[str, Any] = _plain(figures)
     return plain
 
 
-def _people(ids1: ArrayLike | None, ids2: ArrayLike | None, same: BoolArray) -> People | None:
-    """The people's numbers, or None where they are unknown."""
-    if ids1 is None and ids2 is None:
-        return None
-    if ids1 is None or ids2 is None:
-        raise ValueError("`ids1` and `ids2` belong together: give both, or neither.")
-    first, second = number_people(ids1, ids2)
-    if first.shape != same.shape:
-        raise ValueError(f"`ids1` and `ids2` must have one entry a pair. Received: {first.size} for {same.size}.")
-    wrong = np.flatnonzero((first == second) != same)
-    if wrong.size:
-        raise ValueError(
-            f"`ids1` and `ids2` contradict `same` in {wrong.size} of {same.size} pairs, first at index {wrong[0]}."
-        )
-    return first, second
-
-
-def _fold(values: FloatArray, labels: BoolArray, folds: ArrayLike | None, people: People | None) -> _Folding | None:
+def _fold(scored: ScoredPairs) -> _Folding | None:
     """The file's folds, or ours: by identity where people are known and two can be told apart, else by pair."""
-    if folds is not None:
-        result = kfold_accuracy(values, labels, folds)
+    values, labels, people = scored.ranked, scored.same, scored.people
+    if scored.folds is not None:
+        result = kfold_accuracy(values, labels, scored.folds)
         return _Folding(f"{result.thresholds.size} folds of the pairs file", result, None)
     if values.size < 2:
         return None
@@ -153,30 +128,44 @@ def _decide(values: FloatArray, labels: BoolArray, threshold: float | None, fold
     return _Headline(folding.name, folding.threshold, result.accepted, rates)
 
 
-def _figures(values: FloatArray, labels: BoolArray, rates: Rates) -> dict[str, Any]:
-    curve = roc(values, labels)
+def _figures(curve: Roc, rates: Rates) -> dict[str, Any]:
     return {
         "auc": curve.auc,
         "eer": curve.eer.rate,
         **asdict(rates),
-        "pairs": values.size,
+        "fmr": rates.fpr,
+        "fnmr": rates.fnr,
+        "pairs": curve.genuine + curve.impostor,
         "genuine": curve.genuine,
         "impostor": curve.impostor,
     }
 
 
-def _kfold_part(folding: _Folding) -> dict[str, Any]:
+def _kfold_part(folding: _Folding, scored: ScoredPairs) -> dict[str, Any]:
     result = folding.result
     return {
         "name": folding.name,
         "accuracy": result.accuracy,
         "standard_error": result.standard_error,
-        "threshold": folding.threshold,
+        "threshold": scored.native(folding.threshold),
         "accuracies": result.accuracies.tolist(),
-        "thresholds": result.thresholds.tolist(),
+        "thresholds": [scored.native(threshold) for threshold in result.thresholds.tolist()],
         "pooled": asdict(result.rates),
         "shared_pairs": folding.shared_pairs,
     }
+
+
+def _cost_part(scored: ScoredPairs) -> dict[str, Any]:
+    """The cost threshold, whose grid is one of distances between unit vectors."""
+    distances = scored.unit_distances
+    if distances is None:
+        note = "The cost threshold is defined for distances of unit vectors and cosines; these scores are neither."
+        return {"cost": None, "cost_note": note}
+    cost = cost_threshold(distances, scored.same)
+    if scored.kind == "cosine":
+        found = asdict(cost) | {"threshold": 1 - cost.threshold**2 / 2}
+        return {"cost": found, "cost_note": "The scores were taken as cosines s, of distance sqrt(2 - 2s)."}
+    return {"cost": asdict(cost), "cost_note": ""}
 
 
 def _intervals_part(
@@ -188,10 +177,11 @@ def _intervals_part(
     return asdict(score_intervals(values[order], labels[order], accepted[order], ids1, ids2))
 
 
-def _survivors_part(values: FloatArray, labels: BoolArray, lost: BoolArray, accepted: BoolArray) -> dict[str, Any]:
-    if lost.all():
+def _survivors_part(scored: ScoredPairs, accepted: BoolArray) -> dict[str, Any]:
+    kept = ~scored.failed
+    if not kept.any():
         return {"pairs": 0}
-    return _figures(values[~lost], labels[~lost], rates_of(accepted[~lost], labels[~lost]))
+    return _figures(roc(scored.distances[kept], scored.same[kept]), rates_of(accepted[kept], scored.same[kept]))
 
 
 def _plain(value: Any) -> Any:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facekit.folds import folds_by_identity, folds_by_pair, kfold_accuracy
 from facekit.metrics import roc
-from facekit.plots import figure_to_image, pairs_strip, roc_figure, score_figure
-from facekit.protocols import Pairs
+from facekit.pairs import Pairs
+from facekit.panels import plain_text
+from facekit.plots import figure_to_image, pairs_strip
+from facekit.rate_plots import det_figure, roc_figure, score_figure
 from facekit.trainer import pair_distances
 
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 FIGURES = ("auc", "accuracy", "precision", "recall", "f1", "tpr", "fpr", "fnr", "eer", "threshold")
 """Names of what `HeldOut.measure` gives; threshold is the mean of those chosen on the other folds."""
+
+HELD_OUT_FIGURES = (*FIGURES, "triplets_ordered")
+"""Those, and the user's own triplets' share ordered right."""
+
+CHIEF_FIGURES = ("auc", "accuracy", "eer")
+"""Those by which runs compare."""
 
 
 class HeldOut:
@@ -25,12 +34,20 @@ class HeldOut:
     Args:
         images: (n, S, S, 3) uint8, the pictures in the order of `pairs.pictures()`.
         pairs: which of them to compare.
+
+    Attributes:
+        images: (n, S, S, 3) uint8.
+        files: (n) their paths.
+        people: (n) their folders, which are people.
+        embeddings: (n, D) float32 unit rows, of the last measurement.
+        distances: of the pairs, at the last measurement.
     """
 
     def __init__(self, images: NDArray[np.uint8], pairs: Pairs):
-        self.pairs = pairs
-        self._images = images
-        place = {path: position for position, path in enumerate(pairs.pictures())}
+        self.pairs, self.images = pairs, images
+        self.files = pairs.pictures()
+        self.people = [Path(path).parent.as_posix() for path in self.files]
+        place = {path: position for position, path in enumerate(self.files)}
         self._first = np.array([place[path] for path in pairs.first])
         self._second = np.array([place[path] for path in pairs.second])
         people = pairs.people()
@@ -49,7 +66,7 @@ class HeldOut:
         Raises:
             FloatingPointError: an embedding is NaN or infinite.
         """
-        self.embeddings = embed(self._images)
+        self.embeddings = embed(self.images)
         if not np.isfinite(self.embeddings).all():
             raise FloatingPointError("The embeddings of held-out people became NaN or infinite")
         self.distances = pair_distances(self.embeddings, self._first, self._second)
@@ -73,18 +90,55 @@ class HeldOut:
         nearest = impostor[np.argsort(self.distances[impostor], kind="stable")[:count]]
         return farthest, nearest
 
+    def class_distances(self) -> dict[str, NDArray[np.float64]]:
+        """The last measurement's distances of genuine and of impostor pairs."""
+        return {"genuine": self.distances[self.pairs.same], "impostor": self.distances[~self.pairs.same]}
+
+    def pictures_at(self, places: NDArray[np.int64]) -> tuple[list[str], list[str], NDArray[np.uint8]]:
+        """People, files and images of some of the pictures."""
+        return (
+            [self.people[place] for place in places],
+            [self.files[place] for place in places],
+            self.images[places],
+        )
+
     def pictures(self) -> dict[str, NDArray[np.uint8]]:
-        """The last measurement drawn: ROC curve, score histograms, strips of the hardest pairs."""
+        """The last measurement drawn: ROC and DET curves, score histograms, strips of the hardest pairs."""
         curve = roc(self.distances, self.pairs.same)
-        drawn = {
-            "roc": figure_to_image(roc_figure({"held-out people": curve})),
-            "distances": figure_to_image(score_figure(self.distances, self.pairs.same, self._threshold)),
+        figures = {
+            "roc": roc_figure({"held-out people": curve}),
+            "det": det_figure({"held-out people": curve}),
+            "distances": score_figure(self.distances, self.pairs.same, self._threshold),
         }
+        drawn = {name: figure_to_image(figure) for name, figure in figures.items()}
         for name, chosen in zip(("hardest_genuine", "hardest_impostor"), self.hardest(), strict=True):
-            captions = [f"{self.distances[pair]:.2f}" for pair in chosen]
-            left, right = self._images[self._first[chosen]], self._images[self._second[chosen]]
-            drawn[name] = pairs_strip(left, right, captions)
+            left, right = self._first[chosen], self._second[chosen]
+            captions = [self._caption(*pair) for pair in zip(self.distances[chosen], left, right, strict=True)]
+            # Narrow: TensorBoard shows pictures small.
+            drawn[name] = pairs_strip(self.images[left], self.images[right], captions, columns=2)
         return drawn
+
+    def _caption(self, distance: float, left: int, right: int) -> str:
+        people = dict.fromkeys(self.people[place] for place in (left, right))
+        return f"{distance:.2f}\n" + " / ".join(plain_text(name, 18) for name in people)
+
+
+def pictures_of_most(people: Sequence[str], most_people: int, most_each: int | None = None) -> NDArray[np.int64]:
+    """Positions of the first pictures of those people who have most of them, the same ones every time.
+
+    Args:
+        people: (n) the person of each picture.
+        most_people: people at most; of equally many pictures, by name.
+        most_each: pictures of each at most; None: all.
+
+    Returns:
+        Positions in `people`, person by person, who has most first.
+    """
+    of_each: dict[str, list[int]] = {}
+    for position, person in enumerate(people):
+        of_each.setdefault(person, []).append(position)
+    chosen = sorted(of_each, key=lambda person: (-len(of_each[person]), person))[:most_people]
+    return np.array([position for person in chosen for position in of_each[person][:most_each]], np.int64)
 
 
 def ordered_share(embeddings: NDArray[np.floating], triplets: NDArray[np.integer]) -> float:

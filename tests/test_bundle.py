@@ -29,7 +29,7 @@ def test_a_record_is_read_back(bundle):
     record = read_record(bundle)
     assert record.recipe == CropRecipe() and record.threshold is not None
     assert record.threshold.fmr_interval == (0.0, 0.3) and record.image_size == 32
-    assert "FMR 0.100" in record.threshold.text() and "2020-01-01" in record.threshold.text()
+    assert "FMR 0.1 (" in record.threshold.text() and "2020-01-01" in record.threshold.text()
 
 
 def test_the_network_gives_the_same_in_a_fresh_process(bundle, rng, tmp_path):

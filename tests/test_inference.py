@@ -51,7 +51,7 @@ def test_verdicts_and_exit_codes(bundle, two, tmp_path, capsys):
 def test_json_has_the_same(bundle, two, capsys):
     inference.main([*two, "--model", str(bundle), "--json"])
     values = json.loads(capsys.readouterr().out)
-    assert list(values)[:4] == ["same", "distance", "cosine", "threshold"]
+    assert list(values)[:4] == ["same", "distance", "cosine", "probability"] and values["probability"] is None
     assert values["same"] == (values["distance"] < values["threshold"] == 0.5)
     np.testing.assert_allclose(values["distance"] ** 2, 2 - 2 * values["cosine"], atol=1e-5)
     for picture, path in zip(values["pictures"], two, strict=True):

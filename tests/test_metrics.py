@@ -1,9 +1,6 @@
-"""Metrics, thresholds, folds, intervals, report: against slow loops, scikit-learn and known distributions."""
+"""Metrics, thresholds and folds: against slow loops and scikit-learn."""
 
-import json
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -13,42 +10,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score, roc_auc_score, roc_curve
 
-from facekit.bootstrap import Interval, bootstrap_interval, score_intervals, weighted_auc, weighted_rates
 from facekit.folds import folds_by_identity, folds_by_pair, kfold_accuracy, number_people
 from facekit.metrics import auc, check_pairs, eer, rates_at, roc, tpr_at_fpr, with_failures
-from facekit.report import verification_report
 from facekit.thresholds import COST_GRID, best_accuracy_threshold, cost_threshold, threshold_at_fmr
 from tests import reference_metrics as reference
-
-Scores = tuple[list[float], list[bool]]
-
-quickly = settings(max_examples=150, deadline=None, derandomize=True)
-
-TIED = st.sampled_from([0.0, 0.1, 0.2501, 0.25, 0.5, 0.7, 1.0, 1.5, 1.9, math.inf])
-ANY = st.floats(min_value=-3, max_value=3, allow_nan=False)
-
-
-def scored_pairs(min_size: int = 2) -> st.SearchStrategy[Scores]:
-    """Short lists of distances and labels, with many ties and both classes."""
-    pair = st.tuples(st.one_of(TIED, TIED, ANY), st.booleans())
-    lists = st.lists(pair, min_size=min_size, max_size=14)
-    lists = lists.filter(lambda pairs: {same for _, same in pairs} == {True, False})
-    return lists.map(lambda pairs: ([float(d) for d, _ in pairs], [same for _, same in pairs]))
-
-
-def normal_pairs(n: int, seed: int = 0, shift: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    same = np.arange(n) % 2 == 0
-    return np.where(same, rng.normal(0.8, 0.2, n), rng.normal(0.8 + shift, 0.2, n)), same
-
-
-def crowd(pairs: int, people: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First and second person of random pairs, every second one genuine."""
-    rng = np.random.default_rng(seed)
-    same = np.arange(pairs) % 2 == 0
-    first = rng.integers(people, size=pairs)
-    return first, np.where(same, first, (first + rng.integers(1, people, size=pairs)) % people), same
-
+from tests.pair_cases import ANY, TIED, Scores, crowd, normal_pairs, quickly, scored_pairs
 
 # ---- The curve and rates ---------------------------------------------------------------------------------------
 
@@ -303,115 +269,6 @@ def test_folds_by_pair_are_even_and_random() -> None:
     assert not np.array_equal(folds, np.arange(103) % 10)
 
 
-# ---- Intervals -------------------------------------------------------------------------------------------------
-
-
-@quickly
-@given(scored_pairs(), st.lists(st.integers(min_value=0, max_value=3), min_size=14, max_size=14))
-def test_a_weight_is_a_repetition(pairs: Scores, times: list[int]) -> None:
-    distances, same = pairs
-    times = times[: len(same)]
-    repeated = [i for i, count in enumerate(times) for _ in range(count)]
-    weights, labels = np.array(times, dtype=float), np.array(same)
-    accepted = np.array(distances) < 0.5
-    area, rates = weighted_auc(distances, same)(weights), weighted_rates(accepted, labels)(weights)
-    if len({same[i] for i in repeated}) < 2:
-        assert math.isnan(area)
-        assert np.isnan(rates).all()
-        return
-    drawn, kinds = [distances[i] for i in repeated], [same[i] for i in repeated]
-    assert area == pytest.approx(reference.auc(drawn, kinds), abs=1e-12)
-    expected = reference.rates(drawn, kinds, 0.5)
-    assert rates[1:].tolist() == pytest.approx([expected["fpr"], expected["fnr"]], abs=1e-12)
-    share = labels.mean()
-    right = share * (1 - expected["fnr"]) + (1 - share) * (1 - expected["fpr"])
-    assert rates[0] == pytest.approx(right, abs=1e-12)
-
-
-def _drawn(
-    pairs: int, resamples: int, ids1: list[str] | None = None, ids2: list[str] | None = None
-) -> tuple[list[np.ndarray], Interval]:
-    """The weights of all resamples, and the interval of the first pair's."""
-    seen: list[np.ndarray] = []
-
-    def first_weight(weights: np.ndarray) -> float:
-        seen.append(weights)
-        return float(weights[0])
-
-    return seen, bootstrap_interval(first_weight, pairs, ids1, ids2, resamples)
-
-
-def test_people_are_drawn_and_their_pairs_count_with_them() -> None:
-    ids1, ids2 = [*"abcde", *"abcab"], [*"abcde", *"bcdec"]
-    seen, _ = _drawn(10, 50, ids1, ids2)
-    for weights in seen:
-        times = dict(zip("abcde", weights[:5], strict=True))
-        assert sum(times.values()) == 5
-        assert weights[5:].tolist() == [times[a] * times[b] for a, b in zip(ids1[5:], ids2[5:], strict=True)]
-    assert len({tuple(weights) for weights in seen}) > 20
-
-
-def test_without_people_pairs_are_drawn() -> None:
-    seen, interval = _drawn(8, 400)
-    assert all(weights.sum() == 8 for weights in seen)
-    assert (interval.low, interval.high) == tuple(np.quantile([weights[0] for weights in seen], [0.025, 0.975]))
-
-
-def test_intervals_end_at_the_rule_of_three_where_nothing_went_wrong() -> None:
-    distances, same = np.r_[np.zeros(100), np.ones(300)], np.arange(400) < 100
-    found = score_intervals(distances, same, distances < 0.5)
-    assert (found.by, found.resamples) == ("pair", 1000)
-    assert found.fmr == (0.0, 0.01)
-    assert found.fnmr == (0.0, 0.03)
-    assert found.auc == (1.0, 1.0)
-
-
-def test_intervals_refuse_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match="belong together"):
-        score_intervals([0.1, 0.2], [True, False], [True, False], ids1=["a", "b"])
-    with pytest.raises(ValueError, match="one entry a pair. Received: 3 for 2 pairs"):
-        score_intervals([0.1, 0.2], [True, False], [True, False], ["a"] * 3, ["a"] * 3)
-    with pytest.raises(ValueError, match=r"shapes \(1,\) and \(2,\)"):
-        score_intervals([0.1, 0.2], [True, False], [True])
-
-
-def _cover(studies: int, resamples: int) -> dict[str, float]:
-    """How often intervals hold the truth: independent pairs drawn as pairs, people's pairs drawn both ways."""
-    held = {"auc": 0, "fmr": 0, "identity": 0, "pair": 0}
-    normal = math.erf(0.5 / math.sqrt(0.08) / math.sqrt(2)) / 2 + 0.5  # P(genuine < impostor): 0.5 apart, sd 0.2
-    for study in range(studies):
-        distances, same = normal_pairs(400, seed=study)
-        found = score_intervals(distances, same, distances < 1.3, resamples=resamples, seed=study)
-        held["auc"] += found.auc[0] <= normal <= found.auc[1]
-        # The impostors' mean is 1.3: half of them are below it.
-        held["fmr"] += found.fmr[0] <= 0.5 <= found.fmr[1]
-        rng = np.random.default_rng(study)
-        first, second, same = crowd(1200, 60, seed=study)
-        person = rng.normal(0, 0.2, 60)
-        distances = 1.3 + person[first] + person[second] + rng.normal(0, 0.1, 1200)
-        for by, (ids1, ids2) in {"identity": (first, second), "pair": (None, None)}.items():
-            found = score_intervals(distances, same, distances < 1.3, ids1, ids2, resamples, study)
-            held[by] += found.fmr[0] <= 0.5 <= found.fmr[1]
-    return {name: times / studies for name, times in held.items()}
-
-
-def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    held = _cover(studies=80, resamples=150)
-    assert held["auc"] > 0.87
-    assert held["fmr"] > 0.87
-    assert held["identity"] > 0.87
-    assert held["pair"] < 0.75, "people's pairs are not independent: drawing pairs must show too narrow here"
-
-
-@pytest.mark.slow
-def test_intervals_hold_the_truth_over_many_studies() -> None:
-    held = _cover(studies=800, resamples=500)
-    assert 0.925 < held["auc"] < 0.975
-    assert 0.925 < held["fmr"] < 0.975
-    assert 0.92 < held["identity"] < 0.99
-    assert held["pair"] < 0.7
-
-
 # ---- Failures, one class, wrong input --------------------------------------------------------------------------
 
 
@@ -446,9 +303,6 @@ def test_one_class_gives_nan_and_no_crash(kind: bool) -> None:
     nothing += [fmr.threshold, fmr.fmr, cost.threshold, cost.cost, folds.accuracy, folds.standard_error]
     nothing += [rates.precision, rates.f1, tpr_at_fpr(distances, same)[0].tpr, *folds.thresholds]
     assert np.isnan(nothing).all()
-    report = verification_report(distances, same, threshold=0.5)
-    assert (report["auc"], report["intervals"]["fmr"]) == (None, [None, None])
-    json.dumps(report, allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -461,7 +315,7 @@ def test_one_class_gives_nan_and_no_crash(kind: bool) -> None:
         ([0.1, 0.2], [1, 2], "`same` must be true or false"),
     ],
 )
-@pytest.mark.parametrize("function", [check_pairs, roc, auc, best_accuracy_threshold, verification_report])
+@pytest.mark.parametrize("function", [check_pairs, roc, auc, best_accuracy_threshold])
 def test_wrong_input_is_refused_in_a_sentence(
     function: Callable[..., object], distances: list[float], same: list[bool], sentence: str
 ) -> None:
@@ -474,91 +328,7 @@ def test_a_threshold_that_is_nan_is_refused() -> None:
         rates_at([0.1, 0.2], [True, False], math.nan)
 
 
-# ---- The report ------------------------------------------------------------------------------------------------
-
-
-def test_report_takes_its_accuracy_from_the_folds_of_the_file_first() -> None:
-    distances, same = normal_pairs(400)
-    folds = np.arange(400) // 2 % 10
-    report, result = verification_report(distances, same, 0.9, folds), kfold_accuracy(distances, same, folds)
-    assert report["accuracy_from"] == "10 folds of the pairs file"
-    assert (report["accuracy"], report["f1"]) == (result.accuracy, result.rates.f1)
-    assert report["threshold"] == pytest.approx(result.thresholds.mean())
-    assert report["at_threshold"]["accuracy"] == rates_at(distances, same, 0.9).accuracy
-    assert report["auc"] == auc(distances, same)
-    assert report["eer"] == eer(distances, same).rate
-    assert (report["pairs"], report["genuine"], report["impostor"], report["failed"]) == (400, 200, 200, 0)
-
-
-def test_report_takes_it_from_the_threshold_given_next_with_our_folds_beside() -> None:
-    distances, _ = normal_pairs(400)
-    first, second, same = crowd(400, 30)
-    report = verification_report(distances, same, 1.0, ids1=first, ids2=second)
-    assert (report["accuracy_from"], report["threshold"]) == ("the given threshold", 1.0)
-    assert report["accuracy"] == rates_at(distances, same, 1.0).accuracy
-    assert report["kfold"]["name"] == "10 folds by identity"
-    assert report["kfold"]["shared_pairs"] == folds_by_identity(first, second).shared
-    order = np.argsort(distances)  # the order in which the report draws
-    ordered, people = distances[order], (first[order], second[order])
-    expected = score_intervals(ordered, same[order], ordered < 1.0, *people)
-    assert (report["intervals"]["by"], report["intervals"]["fnmr"]) == ("identity", list(expected.fnmr))
-    assert report["intervals"]["auc"] == list(expected.auc)
-    assert verification_report([0.5, 0.5], [True, False], 0.5)["true_accepts"] == 0
-
-
-def test_report_makes_folds_where_nothing_is_given() -> None:
-    distances, _ = normal_pairs(400)
-    first, second, same = crowd(400, 30)
-    by_identity = verification_report(distances, same, ids1=first, ids2=second)
-    assert by_identity["accuracy_from"] == by_identity["kfold"]["name"] == "10 folds by identity"
-    assert by_identity["threshold"] == pytest.approx(np.mean(by_identity["kfold"]["thresholds"]))
-    by_pair = verification_report(distances, same)
-    assert (by_pair["accuracy_from"], by_pair["intervals"]["by"]) == ("10 folds by pair", "pair")
-    one_first_person = verification_report([0.1, 0.2, 0.9], [1, 1, 0], ids1=[*"aaa"], ids2=[*"aab"])
-    assert one_first_person["kfold"]["name"] == "3 folds by pair"
-    assert verification_report([0.1], [True])["accuracy_from"] == "nothing: too few pairs"
-
-
-def test_report_counts_failed_pairs_against_the_headline_alone() -> None:
-    distances, same = normal_pairs(400)
-    failed = np.arange(400) < 20
-    with_nan = np.where(failed, np.nan, distances)
-    report = verification_report(with_nan, same, threshold=1.05, failed=failed)
-    survivors = rates_at(distances[20:], same[20:], 1.05)
-    assert (report["failed"], report["survivors"]["pairs"]) == (20, 380)
-    assert report["survivors"]["tpr"] == survivors.tpr
-    assert report["survivors"]["auc"] == auc(distances[20:], same[20:])
-    assert report["true_accepts"] == survivors.true_accepts
-    assert report["tpr"] == survivors.true_accepts / 200 < survivors.tpr
-    assert verification_report([np.nan] * 2, [True, False], 1.0, failed=[True, True])["survivors"] == {"pairs": 0}
-
-
-def test_report_is_plain_json_and_the_same_each_time() -> None:
-    distances, same = normal_pairs(300)
-    report = verification_report(distances, same, threshold=1)
-    assert json.loads(json.dumps(report, allow_nan=False)) == report
-    assert verification_report(distances, same, threshold=1) == report
-    assert report["tpr_at_fpr"][-1] == {
-        "fpr": 0.001,
-        "tpr": None,
-        "threshold": None,
-        "claimable": False,
-        "needs": 3000,
-    }
-    low, high = report["intervals"]["accuracy"]
-    assert low < report["accuracy"] < high
-
-
-def test_report_refuses_people_who_contradict_the_labels() -> None:
-    with pytest.raises(ValueError, match="contradict `same` in 1 of 2 pairs, first at index 1"):
-        verification_report([0.1, 0.2], [True, False], ids1=["a", "b"], ids2=["a", "b"])
-    with pytest.raises(ValueError, match="belong together"):
-        verification_report([0.1, 0.2], [True, False], ids2=["a", "b"])
-    with pytest.raises(ValueError, match="one entry a pair. Received: 1 for 2"):
-        verification_report([0.1, 0.2], [True, False], ids1=["a"], ids2=["a"])
-
-
-# ---- Size, and what importing brings ---------------------------------------------------------------------------
+# ---- Size ------------------------------------------------------------------------------------------------------
 
 
 def test_a_million_and_a_half_scores_take_seconds() -> None:
@@ -571,17 +341,3 @@ def test_a_million_and_a_half_scores_take_seconds() -> None:
     assert time.process_time() - start < 20
     assert area == pytest.approx(roc_auc_score(same, -distances), abs=1e-9)
     assert all(claim.claimable for claim in table)
-
-
-def test_a_thousand_resamples_of_6000_pairs_take_seconds() -> None:
-    distances, _ = normal_pairs(6000)
-    first, second, same = crowd(6000, 2000)
-    start = time.process_time()
-    found = score_intervals(distances, same, distances < 1, first, second)
-    assert time.process_time() - start < 10
-    assert (found.by, found.resamples) == ("identity", 1000)
-
-
-def test_metrics_bring_no_tensorflow() -> None:
-    code = "import sys, facekit.report; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

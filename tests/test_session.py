@@ -20,7 +20,7 @@ from facekit import callbacks, runtime
 from facekit.bundle import read_network
 from runs import RunFolder
 from session import Session
-from tests.test_train import arguments, state
+from tests.test_train import arguments, check_steps, state
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -169,6 +169,7 @@ def test_a_run_of_two_stages_leaves_one_history_and_no_head_in_the_bundle(two_st
     rows = list(csv.DictReader((two_stages / "whole" / "history.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert rows[0]["class_accuracy"] and not rows[0]["memory_filled"] and rows[2]["memory_filled"]
+    check_steps(two_stages / "whole", [1, 2, 3])
     names = [layer.name for layer in read_network(two_stages / "whole" / "bundle").layers]
     assert names == [layer.name for layer in session().network.layers]
 
@@ -214,6 +215,7 @@ def test_a_run_of_stages_resumes_exactly_in_a_fresh_process(two_stages, crops, s
     stop_after(steps, monkeypatch, staged(crops, two_stages, name))
     assert f"Going on after step {steps}" in resume(two_stages, name)
     check_same_state(two_stages / name, two_stages / "whole")
+    check_steps(two_stages / name, [1, 2, 3])
 
 
 @pytest.mark.slow

@@ -15,13 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from apps import compare
 from config import Config
 from dataset import make_split
 from facekit import callbacks, runtime
 from facekit.bundle import read_network, read_record
 from facekit.callbacks import learning_rate_at
+from facekit.embedding_map import read_course
 from facekit.images import read_image
 from facekit.objective import PAIR_FIGURES
 from facekit.settings import read_settings
@@ -71,11 +74,26 @@ def state(run: Path) -> dict[str, np.ndarray]:
         return {key: file[key] for key in file.files}
 
 
+def events(run: Path, below: str = "") -> EventAccumulator:
+    """What TensorBoard reads of a run."""
+    found = EventAccumulator(str(run / "tensorboard" / below), size_guidance={"tensors": 0})
+    found.Reload()
+    return found
+
+
+def check_steps(run: Path, steps: list[int]) -> None:
+    """Each epoch is in TensorBoard's files once, and in order."""
+    found = events(run)
+    for tag in ("train/loss", "verification/auc", "distances/genuine"):
+        assert [event.step for event in found.Tensors(tag)] == steps, tag
+
+
 def test_a_run_leaves_everything_behind(whole, crops):
     names = {path.name for path in whole.iterdir()}
     assert names >= {
         "config.json", "data.json", "environment.json", "train_people.txt", "validation_people.txt", "history.csv",
-        "learning_curve.png", "checkpoints", "tensorboard", "bundle",
+        "learning_curve.png", "checkpoints", "tensorboard", "bundle", "embeddings", "embedding_map.gif",
+        "embedding_map.png",
     }  # fmt: skip
     assert read_settings(whole / "config.json", Config).name == "whole"
     assert json.loads((whole / "environment.json").read_text())["packages"]["keras"]
@@ -95,17 +113,46 @@ def test_history_has_every_figure_of_every_epoch(whole):
         assert 0 <= float(row["active"]) <= 1 and 0 <= float(row["auc"]) <= 1
 
 
-def test_tensorboard_gets_scalars_and_pictures(whole):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(whole / "tensorboard"), size_guidance={"tensors": 0})
-    events.Reload()
-    tags = set(events.Tags()["tensors"])
+def test_tensorboard_gets_everything_under_one_naming(whole):
+    found = events(whole)
+    tags = set(found.Tags()["tensors"])
     assert {f"verification/{name}" for name in FIGURES} <= tags
     assert {"train/loss", "train/learning_rate", "train/images_per_second", "train/spread", "config"} <= tags
-    pictures = {f"verification/{name}" for name in ("roc", "distances", "hardest_genuine", "hardest_impostor")}
-    assert pictures <= tags
-    assert [event.step for event in events.Tensors("train/loss")] == [1, 2]
+    pictures = {"roc", "det", "distances", "hardest_genuine", "hardest_impostor"}
+    assert {f"verification/{name}" for name in pictures} | {"distances/genuine", "distances/impostor"} <= tags
+    assert {tag.partition("/")[0] for tag in tags} == {"train", "verification", "distances", "config"}
+    assert [event.step for event in found.Tensors("train/loss")] == [1, 2]
+    table = found.Tensors("config")[0].tensor_proto.string_val[0].decode()
+    assert "| **image_size** | `32` | `64` |" in table and "| dropout | `0.2` |" in table
+    best = read_record(whole / "bundle").training["best_epoch"]
+    assert events(whole, "best").Tensors("verification/auc")[-1].step == best
+    assert (whole / "tensorboard" / "projector_config.pbtxt").exists()
+    points = np.loadtxt(whole / "tensorboard" / "projector" / "tensors.tsv")
+    assert points.shape[1] == 16 and np.linalg.norm(points, axis=1) == pytest.approx(1, abs=1e-3)
+    metadata = (whole / "tensorboard" / "projector" / "metadata.tsv").read_text().splitlines()
+    assert len(metadata) == len(points) + 1 and metadata[1].split("\t")[0].startswith("person_")
+
+
+def test_each_epoch_s_embeddings_of_the_same_pictures_are_kept(whole):
+    course = read_course(whole / "embeddings")
+    assert course.epochs == [1, 2] and len(course.faces) == 4
+    assert np.linalg.norm(course.embeddings, axis=2) == pytest.approx(1, abs=2e-3)
+
+
+def test_a_map_that_cannot_be_drawn_does_not_cost_the_product(whole, tmp_path, capsys):
+    run = shutil.copytree(whole, tmp_path / "whole")
+    (run / "embeddings" / "epoch_0001.npy").write_text("cut")
+    (run / "bundle" / "bundle.json").unlink()
+    assert train.main(["--resume", "--name", "whole", "--runs_dir", str(tmp_path)]) == 0
+    assert "No embedding_map.gif:" in capsys.readouterr().err and read_record(run / "bundle").threshold
+
+
+def test_runs_can_be_compared(whole, capsys, tmp_path):
+    assert compare.main([str(whole), "--json", "--output", str(tmp_path)]) == 0
+    (line,) = json.loads(capsys.readouterr().out)["runs"]
+    record = read_record(whole / "bundle")
+    assert (line["epochs_done"], line["best_epoch"], line["finished"]) == (2, record.training["best_epoch"], True)
+    assert line["auc"] == pytest.approx(record.figures["auc"], abs=1e-3)
 
 
 def test_the_bundle_is_the_best_epoch_with_its_threshold(whole, crops):
@@ -155,6 +202,27 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(whole, crops, runs, 
         if key != "record":
             np.testing.assert_array_equal(array, expected[key], err_msg=key)
     assert len(list(csv.DictReader((runs / name / "history.csv").open()))) == 2
+    check_steps(runs / name, [1, 2])
+
+
+def test_a_run_killed_before_its_epoch_was_saved_writes_no_step_twice(crops, runs, monkeypatch):
+    """TensorBoard's files have the epoch by then, the checkpoint has not."""
+    save = callbacks.Keeper.on_epoch_end
+
+    def killed(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        save(self, epoch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Keeper, "on_epoch_end", killed)
+        assert train.main(arguments(crops, runs, "killed-late", epochs=3)) == runtime.INTERRUPTED
+    check_steps(runs / "killed-late", [1, 2])
+    assert train.main(["--resume", "--name", "killed-late", "--runs_dir", str(runs), "--epochs", "4"]) == 0
+    check_steps(runs / "killed-late", [1, 2, 3, 4])
+    assert read_course(runs / "killed-late" / "embeddings").epochs == [1, 2, 3, 4]
+    (table,) = events(runs / "killed-late").Tensors("config")
+    assert b"| **epochs** | `4` | `10` |" in table.tensor_proto.string_val[0]
 
 
 def test_resuming_a_finished_run_only_writes_its_bundle_again(whole, runs, capsys):
@@ -226,6 +294,7 @@ def test_test_triplets_are_measured(crops, tmp_path, capsys):
     triplets = ["--test_triplets", str(people / "test_triplets.txt")]
     assert train.main([*arguments(people, tmp_path, "triplets", epochs=1), *triplets]) == 0
     row = next(csv.DictReader((tmp_path / "triplets" / "history.csv").open()))
+    assert "verification/triplets_ordered" in events(tmp_path / "triplets").Tags()["tensors"]
     assert float(row["triplets_ordered"]) * 5 == pytest.approx(round(float(row["triplets_ordered"]) * 5))
     (people / "test_triplets.txt").write_text("person_00001/0000.jpg,gone.jpg,person_00002/0000.jpg")
     assert train.main([*arguments(people, tmp_path, "gone", epochs=1), *triplets]) == 2

@@ -1,0 +1,189 @@
+"""Set a model's threshold on your own pictures, with the error rates that it has there.
+
+In:  a bundle; pairs and their pictures, or a folder of people who did not train the model.
+Out: the bundle's threshold, with the data's name, its counts, intervals and the day; every verdict uses it.
+Run: python evaluate.py calibrate --model runs/first/bundle --images photos --fmr 0.01
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from pydantic import Field
+
+from facekit import runtime
+from facekit.bundle import BundleRecord, Threshold, write_record
+from facekit.settings import Settings, parse
+from inference import find_bundle
+
+if TYPE_CHECKING:
+    from facekit.calibration import Calibration
+
+
+class CalibrateCommand(Settings):
+    """Choose a model's threshold on pairs, or on a folder of people, and write it into the bundle."""
+
+    model: Path | None = None
+    """Bundle folder. None: the newest in runs/ that was trained on real pictures."""
+
+    images: Path
+    """Folder that the pairs' paths start from; without `pairs`, one folder a person."""
+
+    pairs: Path | None = None
+    """Pairs file, as for evaluating. None: all genuine pairs of `images`, and impostor pairs."""
+
+    impostor_pairs: int = Field(1_000_000, ge=0)
+    """Without `pairs`: the most impostor pairs, drawn at random where there are more; 0: all."""
+
+    fmr: float | None = Field(None, gt=0, lt=1)
+    """Take the largest threshold whose false-match rate is at most this, such as 0.01."""
+
+    cost: bool = False
+    """Take the threshold of least 0.8 FPR + 0.2 FNR among the distances 0.1, 0.1001, ..., 1.5 instead."""
+
+    probability: Literal["none", "platt", "isotonic"] = "none"
+    """Also fit how a distance becomes a probability of "same person", at even odds."""
+
+    exclude_people: Path | None = None
+    """People to leave out, one name a line."""
+
+    cache: Path = Path("runs/cache")
+    """Where crops of original pictures are kept."""
+
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Write one JSON object to stdout; everything else goes to stderr."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a calibration changed.
+
+    Attributes:
+        bundle: the folder.
+        record: what the bundle says now.
+        before: its threshold before; None where it had none.
+        warnings: sentences.
+        quality: of the probability, on people who did not fit it; None where none was asked for.
+    """
+
+    bundle: Path
+    record: BundleRecord
+    before: Threshold | None
+    warnings: list[str]
+    quality: dict[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, plain numbers first."""
+        threshold = self.record.threshold
+        assert threshold is not None
+        return {
+            "threshold": threshold.value,
+            "fmr": threshold.fmr,
+            "fnmr": threshold.fnmr,
+            "genuine": threshold.genuine,
+            "impostor": threshold.impostor,
+            "before": self.before.value if self.before else None,
+            "intervals": {
+                "by": threshold.by,
+                "threshold": list(threshold.value_interval or (None, None)),
+                "fmr": list(threshold.fmr_interval),
+            },
+            "criterion": threshold.criterion,
+            "data": threshold.data,
+            "date": threshold.date,
+            "model": str(self.bundle),
+            "probability": self.quality,
+            "warnings": self.warnings,
+        }
+
+    def text(self) -> str:
+        """The same in words."""
+        assert self.record.threshold is not None
+        before = f"It was {self.before.text()}." if self.before else "It had none."
+        lines = [f"Threshold of {self.bundle}: {self.record.threshold.text()}.", before]
+        if self.record.threshold.value_interval:
+            low, high = self.record.threshold.value_interval
+            lines.append(f"95 % interval of the threshold: {low:.4f} to {high:.4f}.")
+        if self.quality:
+            lines.append(
+                f"Probability on people who did not fit it: Brier score {self.quality['brier']:.4f}, expected "
+                f"calibration error {self.quality['ece']:.4f}."
+            )
+        return "\n".join([*lines, *(f"WARNING: {warning}" for warning in self.warnings)])
+
+
+def calibrate(command: CalibrateCommand) -> Calibrated:
+    """Choose the threshold and write it into the bundle.
+
+    Raises:
+        ValueError: an input is wrong, or the pairs are too few for the rate; the bundle is as it was.
+    """
+    from facekit.calibration import calibrate_at_fmr, calibrate_by_cost
+    from facekit.probability import fit_probability, probability_quality
+    from judging import model_doubts, refuse_one_class
+    from overlap import by_names
+    from pictures import PictureReader, find_images
+    from scoring import embed, known_people, pairs_to_judge, score
+    from systems import bundle_systems
+
+    if (command.fmr is None) != command.cost:
+        raise ValueError("Name one way to choose: `fmr` (such as --fmr 0.01) or `cost`.")
+    pairs = pairs_to_judge(command.pairs, command.images, command.impostor_pairs, command.exclude_people)
+    refuse_one_class(pairs.same)
+    images = find_images(command.images, pairs.pictures())
+    (system,) = bundle_systems([command.model or find_bundle()])
+    assert system.bundle is not None and system.record is not None
+    runtime.start_quietly()
+    reader = PictureReader(system.recipe, images, command.cache)
+    scored = score(system, embed(system, reader, pairs.pictures()), pairs)
+    found = calibrate_by_cost(scored) if command.fmr is None else calibrate_at_fmr(scored, command.fmr)
+    overlap = by_names(system.bundle, known_people(pairs))
+    met = f" ({overlap.names} of whose people trained the model)" if overlap.names else ""
+    data = f"{command.pairs or command.images}{met}"
+    record = replace(system.record, threshold=as_threshold(found, data), probability=None)
+    quality = None
+    if command.probability != "none":
+        record = replace(record, probability=fit_probability(scored, command.probability))
+        quality = probability_quality(scored, command.probability)
+    write_record(system.bundle, record)
+    warnings = [*pairs.warnings, *model_doubts(system), *overlap.warnings]
+    return Calibrated(system.bundle, record, system.record.threshold, warnings, quality)
+
+
+def as_threshold(found: Calibration, data: str) -> Threshold:
+    """A calibration as the bundle keeps it, with today's date."""
+    return Threshold(
+        value=min(found.threshold, 2.0),
+        criterion=found.criterion,
+        data=data,
+        genuine=found.genuine,
+        impostor=found.impostor,
+        fmr=found.fmr,
+        fnmr=found.fnmr,
+        fmr_interval=found.fmr_interval,
+        date=f"{datetime.date.today():%Y-%m-%d}",
+        value_interval=found.threshold_interval,
+        by=found.by,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0 done, 2 wrong input, 130 interrupted."""
+    try:
+        command = parse(CalibrateCommand, argv)
+        done = calibrate(command)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted. The bundle is as it was.", file=sys.stderr)
+        return runtime.INTERRUPTED
+    print(json.dumps(done.to_dict(), indent=2) if command.as_json else done.text())
+    return 0

@@ -1,0 +1,296 @@
+"""Judge models by a protocol: pairs, a folder of people, triplets, a gallery, or somebody's scores.
+
+In:  systems (see systems.py), lists of pictures and where they are.
+Out: a `Judgement`: the report as JSON values, its page, and the scores. evaluate.py writes them down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit.comparison import compare_systems, comparison_rows
+from facekit.groups import rates_by_group
+from facekit.overlay import Overlay
+from facekit.page import Page
+from facekit.protocols import Pairs
+from facekit.report import verification_report
+from facekit.report_text import table_text, triplet_text, verification_text
+from facekit.scored import ScoredPairs
+from facekit.verification_page import comparison_page, triplet_page, verification_page
+from overlap import Overlap, by_embeddings, by_names
+
+if TYPE_CHECKING:
+    from pictures import Images, PictureReader
+    from scoring import Embedded
+    from systems import System
+
+HARDEST = 8
+
+Groups = Mapping[str, tuple[NDArray[np.str_], NDArray[np.str_]]]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a protocol found.
+
+    Attributes:
+        report: JSON values, plain numbers first.
+        page: the same for people to read.
+        text: the same in short, for the terminal.
+        scored: the pairs with their scores; None where the protocol has none.
+    """
+
+    report: dict[str, Any]
+    page: Page
+    text: str
+    scored: ScoredPairs | None = None
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a verification report takes in beside the scores.
+
+    Attributes:
+        facts: said of data and model: JSON values that go into the report.
+        warnings: sentences.
+        groups: of each column of the group file, the values of each pair's two pictures.
+        overlays: published curves.
+        strips: pictures of the hardest pairs, by caption.
+        others: further systems on the same pairs, by name, with their thresholds.
+    """
+
+    facts: Mapping[str, Any]
+    warnings: Sequence[str] = ()
+    groups: Groups | None = None
+    overlays: Sequence[Overlay] = ()
+    strips: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    others: Mapping[str, tuple[ScoredPairs, float | None]] = field(default_factory=dict)
+
+
+def judge_scores(name: str, scored: ScoredPairs, threshold: float | None, extras: Extras) -> Judgement:
+    """The report on scored pairs, whichever system gave the scores.
+
+    Args:
+        name: of the system.
+        scored: the pairs.
+        threshold: the system's own, as an internal distance; None: uncalibrated.
+        extras: what else goes into it.
+
+    Raises:
+        ValueError: there is only one class in the pairs.
+    """
+    refuse_one_class(scored.same)
+    report = verification_report(scored, threshold) | {"groups": None, "group_ratios": None, "systems": None}
+    report |= extras.facts
+    warnings = [*extras.warnings, *doubts(report, threshold)]
+    if extras.groups:
+        at = threshold if threshold is not None else scored.native(report["threshold"] or np.nan)
+        table = rates_by_group(scored, at, extras.groups)
+        report |= {"groups": table.to_rows(), "group_ratios": table.ratio_rows()}
+        warnings += [
+            *table.notes,
+            *(ratio.text for ratio in table.ratios if ratio.interval and ratio.interval[0] > 1),
+        ]
+    report["warnings"] = warnings
+    page, text = verification_page(report, scored, extras.strips, extras.overlays), verification_text(report)
+    if extras.others:
+        systems = {name: scored, **{other: found for other, (found, _) in extras.others.items()}}
+        thresholds = {name: threshold, **{other: own for other, (_, own) in extras.others.items()}}
+        report["systems"] = compare_systems(systems, thresholds)
+        header, cells = comparison_rows(report["systems"])
+        page = joined(page, comparison_page(header, cells, systems, extras.facts, warnings))
+        text = f"{text}\n\n{table_text(header, cells)}"
+    return Judgement(report, page, text, scored)
+
+
+def refuse_one_class(same: NDArray[np.bool_]) -> None:
+    """See that there are pairs of both kinds.
+
+    Raises:
+        ValueError: there are not.
+    """
+    if same.all() or not same.any():
+        kind = "genuine" if same.all() else "impostor"
+        raise ValueError(f"All {same.size} pairs are {kind}. A verifier is judged on both kinds.")
+
+
+def judge_pairs(
+    systems: Sequence[System],
+    pairs: Pairs,
+    images: Images,
+    cache: Path,
+    extras: Extras,
+    check_overlap: bool = False,
+) -> Judgement:
+    """Embed the pictures of pairs by each system, and judge the first with the others beside it.
+
+    Args:
+        systems: at least one; the first is the one that the report is about.
+        pairs: of both kinds.
+        images: where the pictures are.
+        cache: folder for crops of originals.
+        extras: facts, warnings, groups and overlays; strips and others are made here.
+        check_overlap: whether to compare the faces with those of the training people.
+
+    Raises:
+        ValueError: the pairs are all of one kind, no pair has two faces, or a part of the data is gone.
+    """
+    from pictures import PictureReader
+    from scoring import embed, known_people, score
+
+    refuse_one_class(pairs.same)
+    scored, first, reader = {}, None, None
+    for system in systems:
+        its_reader = PictureReader(system.recipe, images, cache)
+        pictures = embed(system, its_reader, pairs.pictures())
+        scored[system.name] = score(system, pictures, pairs)
+        if first is None or reader is None:
+            first, reader = pictures, its_reader
+    assert first is not None and reader is not None
+    model, (own, *others) = systems[0], scored.values()
+    overlap = by_names(model.bundle, known_people(pairs))
+    if check_overlap:
+        overlap = _overlap(model, first, pairs, reader)
+    facts = {
+        **extras.facts,
+        **model_facts(model),
+        "overlap": overlap.to_dict(),
+        "people_seen_in_training": overlap.names,
+        "lost_pictures": [{"picture": name, "reason": why} for name, why in sorted(reader.failures.items())],
+    }
+    whole = replace(
+        extras,
+        facts=facts,
+        warnings=[*model_doubts(model), *overlap.warnings, *extras.warnings],
+        strips=hardest_strips(own, reader) | overlap.strip,
+        others={system.name: (found, system.threshold) for system, found in zip(systems[1:], others, strict=True)},
+    )
+    return judge_scores(model.name, own, model.threshold, whole)
+
+
+def _overlap(model: System, pictures: Embedded, pairs: Pairs, reader: PictureReader) -> Overlap:
+    people = pairs.people()
+    of_picture: list[str] | None = None
+    if people is not None:
+        owner = dict(zip([*pairs.first, *pairs.second], [*people[0], *people[1]], strict=True))
+        of_picture = [owner[name] for name in pictures.names]
+    return by_embeddings(model, pictures, of_picture, reader.read)
+
+
+def model_facts(model: System) -> dict[str, Any]:
+    """What a bundle says of itself, for the report."""
+    record = model.record
+    return {
+        "model": str(model.bundle or model.name),
+        "synthetic": bool(record and record.synthetic),
+        "recipe": model.recipe.to_dict() if model.recipe else None,
+        "threshold_words": record.threshold.text() if record and record.threshold else "uncalibrated",
+        "training": dict(record.training) if record else {},
+    }
+
+
+def model_doubts(model: System) -> list[str]:
+    """What to doubt about a model before it is judged."""
+    if model.record and model.record.synthetic:
+        return ["The model was trained on drawn faces: it is good for trying the commands only."]
+    return []
+
+
+def hardest_strips(scored: ScoredPairs, reader: PictureReader) -> dict[str, NDArray[np.uint8]]:
+    """The pairs that a model gets most wrong, as pictures: the farthest genuine and the nearest impostor ones."""
+    from facekit.plots import pairs_strip
+
+    assert scored.first is not None and scored.second is not None
+    strips = {}
+    for caption, which, sign in (("Hardest genuine pairs", True, -1), ("Hardest impostor pairs", False, 1)):
+        places = np.flatnonzero((scored.same == which) & ~scored.failed)
+        chosen = places[np.argsort(sign * scored.distances[places], kind="stable")[:HARDEST]]
+        pairs = [(reader.read(scored.first[place]), reader.read(scored.second[place])) for place in chosen]
+        drawn = [
+            (place, one, other)
+            for place, (one, other) in zip(chosen, pairs, strict=True)
+            if one is not None and other is not None
+        ]
+        if drawn:
+            captions = [f"{scored.native(scored.distances[place]):.2f}" for place, _, _ in drawn]
+            strips[caption] = pairs_strip([one for _, one, _ in drawn], [other for *_, other in drawn], captions)
+    return strips
+
+
+def joined(first: Page, second: Page) -> Page:
+    """One page: the first, followed by the second's sections."""
+    return replace(first, sections=[*first.sections, *second.sections])
+
+
+def doubts(report: Mapping[str, Any], threshold: float | None) -> list[str]:
+    """What the figures themselves give reason to doubt, in words."""
+    sentences = []
+    if threshold is None:
+        sentences.append(
+            "Uncalibrated: no threshold was given, so accuracy and rates are those of "
+            f"{report['accuracy_from']}. `python evaluate.py calibrate` sets one."
+        )
+    unresolved = [claim for claim in report["tpr_at_fpr"] if not claim["claimable"]]
+    if unresolved:
+        rates = ", ".join(f"{claim['fpr']:g}" for claim in unresolved)
+        sentences.append(
+            f"{report['impostor']:,} impostor pairs cannot resolve a false-match rate of {rates}: "
+            f"{unresolved[0]['needs']:,} pairs at least are needed for {unresolved[0]['fpr']:g}."
+        )
+    if report["failed"]:
+        sentences.append(
+            f"{report['failed']:,} of {report['pairs']:,} pairs have a picture without a face; they count as "
+            "rejected."
+        )
+    if report["intervals"]["by"] == "pair":
+        sentences.append("People are unknown, so intervals draw pairs, and come out too narrow.")
+    kfold = report["kfold"]
+    if kfold and kfold["shared_pairs"] and report["accuracy_from"] == kfold["name"]:
+        sentences.append(f"{kfold['shared_pairs']:,} pairs share a person with another fold.")
+    return sentences
+
+
+def judge_triplets(
+    system: System, triplets: Sequence[tuple[str, str, str]], images: Images, cache: Path, facts: Mapping[str, Any]
+) -> Judgement:
+    """How often a system has the anchor nearer to the positive than to the negative.
+
+    Args:
+        system: a bundle.
+        triplets: (anchor, positive, negative) names.
+        images: where the pictures are.
+        cache: folder for crops of originals.
+        facts: JSON values that go into the report.
+
+    Raises:
+        ValueError: no triplet has three faces.
+    """
+    from facekit.identification_plots import margin_figure
+    from facekit.triplets import judge_triplets as judge_distances
+    from pictures import PictureReader
+    from scoring import distances_of, embed
+
+    reader = PictureReader(system.recipe, images, cache)
+    pictures = embed(system, reader, sorted({name for triplet in triplets for name in triplet}))
+    anchor, positive, negative = (pictures.places(column) for column in zip(*triplets, strict=True))
+    near, far = (distances_of(pictures.rows, anchor, other) for other in (positive, negative))
+    failed = np.isnan(near) | np.isnan(far)
+    people = [[Path(name).parent.as_posix() for name in triplet] for triplet in triplets]
+    by_folder = all(one == other != third for one, other, third in people)
+    report = judge_distances(near, far, failed, [one for one, *_ in people] if by_folder else None)
+    overlap = by_names(system.bundle, {name for triplet in people for name in triplet} if by_folder else None)
+    report |= {
+        **facts,
+        **model_facts(system),
+        "overlap": overlap.to_dict(),
+        "people_seen_in_training": overlap.names,
+        "lost_pictures": [{"picture": name, "reason": why} for name, why in sorted(reader.failures.items())],
+        "warnings": [*model_doubts(system), *overlap.warnings],
+    }
+    return Judgement(report, triplet_page(report, margin_figure(report)), triplet_text(report))

@@ -1,0 +1,189 @@
+"""Whether a model has met the people that it is judged on: by name, and by its own eyes.
+
+In:  a bundle beside its run's lists of people; names and embeddings of the pictures it is judged on.
+Out: what is known, in words and numbers; the likeliest doubles, to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit.images import Image
+from facekit.protocols import plain_name
+
+if TYPE_CHECKING:
+    from pictures import PictureReader
+    from scoring import Embedded
+    from systems import System
+
+Read = Callable[[str], Image | None]
+
+PICTURES_PER_PERSON = 3
+SUSPECTS = 8
+
+# Two files of one photograph: other crops and compressions of it stay below this distance.
+SAME_PHOTOGRAPH = 0.15
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What is known of test people among the people that a model was trained on.
+
+    Attributes:
+        words: one sentence.
+        names: how many people are in both lists by name; None: unchecked.
+        photographs: how many people have a photograph that looks like a training picture; None: not compared.
+        doubles: (test picture, training picture, distance) of each test person's nearest training picture, the
+            nearest first; empty where embeddings were not compared.
+        strip: the nearest of them side by side, by caption.
+    """
+
+    words: str
+    names: int | None = None
+    photographs: int | None = None
+    doubles: list[tuple[str, str, float]] = field(default_factory=list)
+    strip: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The overlap as JSON values."""
+        nearest = [
+            {"test": test, "training": known, "distance": round(distance, 4)}
+            for test, known, distance in self.doubles
+        ]
+        return {
+            "words": self.words,
+            "names": self.names,
+            "photographs": self.photographs,
+            "nearest": nearest[:100],
+        }
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence where the check found something or was not made."""
+        unchecked = self.names is None and self.photographs is None
+        return [self.words] if self.names or self.photographs or unchecked else []
+
+
+def people_seen(bundle: Path, people: Collection[str] | None) -> int | None:
+    """How many people the bundle's run trained or validated on, by folder name; None: unknown.
+
+    Names are compared without case, spaces, dashes and underscores.
+    """
+    lists = [bundle.parent / f"{side}_people.txt" for side in ("train", "validation")]
+    if people is None or not all(path.is_file() for path in lists):
+        return None
+    known = {plain_name(name) for path in lists for name in path.read_text(encoding="utf-8").splitlines()}
+    return len({plain_name(Path(name).name) for name in people} & known)
+
+
+def by_names(bundle: Path | None, people: Collection[str] | None) -> Overlap:
+    """The check that costs nothing: names of people."""
+    seen = None if bundle is None else people_seen(bundle, people)
+    return Overlap(f"{overlap_words(seen)} Their faces were not compared (--check_overlap does).", seen)
+
+
+def overlap_words(seen: int | None) -> str:
+    """What the names say of test people among the training people."""
+    if seen is None:
+        return "Overlap with the training people: unchecked."
+    if seen:
+        return f"{seen} of these people trained this model or chose its threshold: this is no test of it."
+    return "None of these people trained this model or chose its threshold, by name."
+
+
+def by_embeddings(system: System, pictures: Embedded, people: Sequence[str] | None, read: Read) -> Overlap:
+    """Compare the test pictures with pictures of the training people, by the model's own embeddings.
+
+    Up to three pictures of each training person are embedded. A photograph that is in both sets is found wherever
+    it is; the same person on other photographs as well as the model can tell people apart, so the nearest are
+    shown, for somebody to look at.
+
+    Args:
+        system: a bundle.
+        pictures: of the test people.
+        people: (n) the person of each of them; None: unknown, each picture stands for itself.
+        read: gives a test picture by its name.
+
+    Raises:
+        ValueError: the training pictures are gone, or the bundle doesn't say where they are.
+    """
+    from scoring import embed
+
+    reader, names = _training_pictures(system)
+    known = embed(system, reader, names)
+    seen = None if system.bundle is None else people_seen(system.bundle, people)
+    doubles = nearest_of_each(pictures, people, known)
+    same = sum(distance < SAME_PHOTOGRAPH for *_, distance in doubles)
+    words = (
+        f"{overlap_words(seen)} By faces: {same} of {len(doubles)} have a photograph that looks like one of the "
+        f"training pictures (nearer than {SAME_PHOTOGRAPH}). Look at the nearest in the report."
+    )
+    strip = _strip(doubles[:SUSPECTS], read, reader.read)
+    return Overlap(words, seen, same, doubles, strip)
+
+
+def _training_pictures(system: System) -> tuple[PictureReader, list[str]]:
+    """A reader of the training pictures, and up to three of each person's."""
+    from dataset import index_people, read_names
+    from pictures import PictureReader, find_images
+
+    if system.bundle is None or system.record is None:
+        raise ValueError("`check_overlap` needs a bundle that train.py made.")
+    folder = Path(system.record.training.get("train_dir", ""))
+    listed = system.bundle.parent / "train_people.txt"
+    if not folder.is_dir() or not listed.is_file():
+        raise ValueError(
+            f"{system.bundle}: its training pictures ({folder}) or the list of its people ({listed}) are not "
+            "there, so `check_overlap` has nothing to compare with. Run it where the model was trained."
+        )
+    index, trained = index_people(folder), set(read_names(listed, "train_people"))
+    within = np.arange(len(index)) - np.searchsorted(index.labels, index.labels)
+    chosen = [
+        index.paths[place]
+        for place in np.flatnonzero(within < PICTURES_PER_PERSON)
+        if index.people[index.labels[place]] in trained
+    ]
+    return PictureReader(system.recipe, find_images(folder, chosen, "train_dir"), Path("runs/cache")), chosen
+
+
+def nearest_of_each(
+    pictures: Embedded, people: Sequence[str] | None, known: Embedded
+) -> list[tuple[str, str, float]]:
+    """Each test person's nearest training picture: (test picture, training picture, distance); nearest first."""
+    from facekit.trainer import pair_distances
+
+    there = np.flatnonzero(~np.isnan(pictures.rows[:, 0]))
+    there_known = np.flatnonzero(~np.isnan(known.rows[:, 0]))
+    best = np.empty(there.size, np.int64)
+    for start in range(0, there.size, 1024):
+        block = pictures.rows[there[start : start + 1024]]
+        best[start : start + 1024] = np.argmax(block @ known.rows[there_known].T, axis=1)
+    # The search is by cosine in float32; the distance told is exact.
+    both = np.concatenate([pictures.rows[there], known.rows[there_known[best]]])
+    distances = pair_distances(both, np.arange(there.size), np.arange(there.size) + there.size)
+    found: dict[str, tuple[str, str, float]] = {}
+    for place in np.argsort(distances, kind="stable"):
+        name = pictures.names[there[place]]
+        person = name if people is None else people[there[place]]
+        found.setdefault(person, (name, known.names[there_known[best[place]]], float(distances[place])))
+    return list(found.values())
+
+
+def _strip(doubles: Sequence[tuple[str, str, float]], read: Read, read_known: Read) -> dict[str, NDArray[np.uint8]]:
+    from facekit.plots import pairs_strip
+
+    drawn = [
+        (one, other, f"{Path(test).stem}\n{Path(name).stem}\n{distance:.2f}")
+        for test, name, distance in doubles
+        if (one := read(test)) is not None and (other := read_known(name)) is not None
+    ]
+    if not drawn:
+        return {}
+    left, right, captions = zip(*drawn, strict=True)
+    return {"Test people (left) and their nearest training pictures": pairs_strip(left, right, captions)}

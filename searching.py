@@ -1,0 +1,162 @@
+"""Judge a model on looking people up: a gallery of known people, probes to find in it, and distractors.
+
+In:  a system; three folders of people.
+Out: a `Judgement`: rank-1, CMC, TPIR at FPIR and the ID-rate table, as JSON values and as a page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facekit.protocols import plain_name
+from facekit.report_text import identification_text
+from judging import Judgement, model_doubts, model_facts
+from overlap import by_embeddings, by_names
+from pictures import Images, PictureReader, find_images, people_pictures
+
+if TYPE_CHECKING:
+    from facekit.identification import Identification
+    from systems import System
+
+
+@dataclass(frozen=True)
+class Side:
+    """A folder of people in the search.
+
+    Attributes:
+        folder: the folder.
+        names: (n) its pictures.
+        people: (n) the person of each, in the form in which names are compared.
+        images: where the pictures are.
+    """
+
+    folder: Path
+    names: list[str]
+    people: list[str]
+    images: Images
+
+
+def read_side(folder: Path, setting: str, without: Iterable[str] = ()) -> Side:
+    """The pictures of a folder of people, less those of some people.
+
+    Raises:
+        ValueError: the folder is missing, or nobody is left in it.
+    """
+    left_out = {plain_name(name) for name in without}
+    names, folders = people_pictures(folder, setting)
+    people = [plain_name(name) for name in folders]
+    kept = [(name, person) for name, person in zip(names, people, strict=True) if person not in left_out]
+    if not kept:
+        raise ValueError(f"`{setting}` {folder}: nobody is left in it.")
+    names, people = [name for name, _ in kept], [person for _, person in kept]
+    return Side(folder, names, people, find_images(folder, names, setting))
+
+
+def check_apart(gallery: Side, probes: Side, distractors: Side | None) -> None:
+    """See that no picture is looked for in itself, and that distractors are strangers.
+
+    Raises:
+        ValueError: a probe is the same file as a gallery picture, or a distractor is somebody of the others.
+    """
+    known = set(gallery.people)
+    of_known = [name for name, person in zip(probes.names, probes.people, strict=True) if person in known]
+    digests = {digest: name for name in gallery.names if (digest := _digest(gallery.folder / name))}
+    for name in of_known:
+        digest = _digest(probes.folder / name)
+        twin = digests.get(digest) if digest else None
+        if twin is not None:
+            raise ValueError(
+                f"{probes.folder / name}: is the same picture as {gallery.folder / twin}, and would find itself. "
+                "Take it out of one of the two folders."
+            )
+    met = sorted({*gallery.people, *probes.people} & set(distractors.people)) if distractors else []
+    if met:
+        raise ValueError(
+            f"`distractors`: {met[0]} is also in the gallery or the probes ({len(met)} such people). Distractors "
+            "must be strangers: take them out (`exclude_people` takes people out of all three folders)."
+        )
+
+
+def _digest(path: Path) -> bytes | None:
+    """Tells equal files; None where there is no file (a picture without a face has no crop)."""
+    return hashlib.sha256(path.read_bytes()).digest() if path.is_file() else None
+
+
+def judge_gallery(
+    system: System,
+    sides: Mapping[str, Side],
+    cache: Path,
+    facts: Mapping[str, Any],
+    check_overlap: bool = False,
+) -> Judgement:
+    """Look every probe and distractor up in the gallery.
+
+    Args:
+        system: a bundle.
+        sides: "gallery", "probes" and, where there are any, "distractors".
+        cache: folder for crops of originals.
+        facts: JSON values that go into the report.
+        check_overlap: whether to compare the probes' faces with those of the training people.
+
+    Raises:
+        ValueError: no probe's person is in the gallery, or a folder has no face at all.
+    """
+    from facekit.identification import identify
+    from facekit.verification_page import identification_page
+    from scoring import embed
+
+    readers = {name: PictureReader(system.recipe, side.images, cache) for name, side in sides.items()}
+    found = {name: embed(system, readers[name], side.names) for name, side in sides.items()}
+    gallery, probes = sides["gallery"], sides["probes"]
+    result = identify(
+        found["gallery"].rows,
+        gallery.people,
+        found["probes"].rows,
+        probes.people,
+        found["distractors"].rows if "distractors" in found else None,
+    )
+    report = result.to_report(system.threshold)
+    if check_overlap:
+        overlap = by_embeddings(system, found["probes"], probes.people, readers["probes"].read)
+    else:
+        overlap = by_names(system.bundle, {*probes.people})
+    lost = [(name, why) for reader in readers.values() for name, why in sorted(reader.failures.items())]
+    warnings = [*model_doubts(system), *overlap.warnings]
+    if system.threshold is None:
+        warnings.append("Uncalibrated: the model has no threshold below which a name is given.")
+    elif report["fpir"] is not None and report["fpir"] > 0.1:
+        warnings.append(
+            f"The model's threshold was chosen for one comparison. Each probe here is compared with "
+            f"{report['gallery_people']:,} people, and {report['fpir']:.0%} of those who are none of them get a "
+            "name. Choose a smaller one from the open-set table."
+        )
+    if report["failed_gallery"]:
+        warnings.append(
+            f"{report['failed_gallery']} gallery pictures have no face; {report['lost_people']} people are left "
+            "with none, and their probes count as missed."
+        )
+    report |= {
+        **facts,
+        **model_facts(system),
+        "overlap": overlap.to_dict(),
+        "people_seen_in_training": overlap.names,
+        "lost_pictures": [{"picture": name, "reason": why} for name, why in lost],
+        "warnings": warnings,
+    }
+    page = identification_page(report, {**figures(system.name, result), **overlap.strip})
+    return Judgement(report, page, identification_text(report))
+
+
+def figures(name: str, result: Identification) -> dict[str, Any]:
+    """The search drawn, by caption."""
+    from facekit import identification_plots as plots
+
+    return {
+        "Cumulative match characteristic": plots.cmc_figure({name: result}),
+        "Open set": plots.tpir_figure({name: result}),
+        "Similarities": plots.similarity_figure(result.similarities),
+    }

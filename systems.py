@@ -1,0 +1,136 @@
+"""What evaluations compare: trained bundles, and baselines that show what a model is worth.
+
+In:  bundle folders.
+Out: a `System` each: a name, how it wants faces cut, and a function from crops to embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit.alignment import CropRecipe
+from facekit.bundle import BundleRecord, read_network
+from facekit.images import Image, resize_square
+from facekit.scored import Kind
+from inference import Verifier
+
+Embed = Callable[[Sequence[Image]], NDArray[np.float32]]
+
+PIXEL_SIDE = 32
+
+
+@dataclass(frozen=True)
+class System:
+    """Something that turns faces into vectors whose distance says how alike they are.
+
+    Attributes:
+        name: for tables and legends.
+        embed: n crops of any size, uint8 RGB, to (n, D) float32 rows; NaN where it finds no face.
+        recipe: how it wants faces cut; None: whole pictures.
+        kind: "distance" where its rows are unit vectors, else "dissimilarity".
+        bundle: the folder that it was read from; None for a baseline.
+        record: what that folder says of itself; None for a baseline.
+    """
+
+    name: str
+    embed: Embed
+    recipe: CropRecipe | None
+    kind: Kind = "distance"
+    bundle: Path | None = None
+    record: BundleRecord | None = None
+
+    @property
+    def threshold(self) -> float | None:
+        """The bundle's own; None where it has none."""
+        return self.record.threshold.value if self.record and self.record.threshold else None
+
+
+def bundle_systems(bundles: Sequence[Path]) -> list[System]:
+    """A system a bundle, named after its run, or after its whole path where two runs have one name.
+
+    Raises:
+        ValueError: a folder is no bundle, a damaged one, or given twice.
+    """
+    if len({path.resolve() for path in bundles}) < len(bundles):
+        raise ValueError("`model` names a bundle twice.")
+    verifiers = [Verifier(path) for path in bundles]
+    names = [verifier.record.name for verifier in verifiers]
+    return [
+        System(
+            name if names.count(name) == 1 else str(verifier.bundle),
+            verifier.embed_crops,
+            verifier.record.recipe,
+            bundle=verifier.bundle,
+            record=verifier.record,
+        )
+        for name, verifier in zip(names, verifiers, strict=True)
+    ]
+
+
+def baselines(of: System) -> tuple[list[System], list[str]]:
+    """What a model must beat: its own network untrained, and raw pixels; and face_recognition where installed.
+
+    Args:
+        of: the model; its baselines see the same crops.
+
+    Returns:
+        The systems, and a sentence for each one that could not be had.
+    """
+    systems = [pixels(of.recipe)]
+    if of.bundle is not None and of.record is not None:
+        systems.insert(0, untrained(of.bundle, of.record))
+    if find_spec("face_recognition") is None:
+        return systems, ["face_recognition is not installed (pip install face_recognition), so it has no row."]
+    return [*systems, dlib_system(of.recipe)], []
+
+
+def untrained(bundle: Path, record: BundleRecord) -> System:
+    """The network of a bundle with fresh random weights (seed 0): what its shape alone can do."""
+    import keras
+
+    from facekit.trainer import Embedder
+
+    keras.utils.set_random_seed(0)
+    embedder = Embedder(keras.models.clone_model(read_network(bundle)))
+
+    def embed(crops: Sequence[Image]) -> NDArray[np.float32]:
+        return embedder(np.stack([resize_square(crop, record.image_size) for crop in crops]))
+
+    return System("untrained network", embed, record.recipe)
+
+
+def pixels(recipe: CropRecipe | None) -> System:
+    """Grey values of the crop at 32 x 32 pixels, less their mean, at unit length."""
+
+    def embed(crops: Sequence[Image]) -> NDArray[np.float32]:
+        grey = [cv2.cvtColor(resize_square(crop, PIXEL_SIDE), cv2.COLOR_RGB2GRAY).ravel() for crop in crops]
+        rows = np.stack(grey).astype(np.float32)
+        rows -= rows.mean(axis=1, keepdims=True)
+        # A crop of one colour has no direction: it becomes the zero row, as far from all.
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+
+    return System("raw pixels", embed, recipe)
+
+
+def dlib_system(recipe: CropRecipe | None) -> System:
+    """The pretrained network of the `face_recognition` package (dlib's ResNet), on the same crops.
+
+    The crop is the face: its own detector isn't asked. Its rows are no unit vectors.
+    """
+    import face_recognition
+
+    def embed(crops: Sequence[Image]) -> NDArray[np.float32]:
+        rows = []
+        for crop in crops:
+            height, width = crop.shape[:2]
+            rows += face_recognition.face_encodings(crop, known_face_locations=[(0, width, height, 0)])
+        return np.array(rows, np.float32)
+
+    return System("face_recognition (dlib)", embed, recipe, kind="dissimilarity")

@@ -1,0 +1,124 @@
+"""Calibration: a bundle gets a threshold from the user's own pictures, and every verdict uses it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import evaluate
+import inference
+from facekit.bundle import read_network, read_record, write_bundle
+
+
+@pytest.fixture
+def model(bundle, tmp_path) -> Path:
+    """The fixture's network as a model of whole pictures without a threshold."""
+    record = dataclasses.replace(read_record(bundle), recipe=None, threshold=None)
+    write_bundle(tmp_path / "model", read_network(bundle), record)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def calibrate(model, crops, tmp_path, capsys):
+    """Runs the command with --json on the drawn crops; gives the exit code and what it wrote."""
+
+    def run(*more: object, images: Path = crops):
+        capsys.readouterr()
+        words = ["calibrate", "--model", model, "--images", images, "--cache", tmp_path / "cache", "--json", *more]
+        code = evaluate.main([str(word) for word in words])
+        said = capsys.readouterr()
+        return code, json.loads(said.out) if code == 0 else said.err
+
+    return run
+
+
+def scores(model: Path, crops: Path, tmp_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    words = ["--model", model, "--images", crops, "--output", tmp_path / "report", "--json"]
+    assert evaluate.main([str(word) for word in words]) == 0
+    rows = [line.split(",") for line in (tmp_path / "report" / "scores.csv").read_text().splitlines()[1:]]
+    return np.array([float(row[3]) for row in rows]), np.array([row[2] == "1" for row in rows])
+
+
+def test_the_threshold_is_the_largest_within_the_rate_and_goes_into_the_bundle(calibrate, model, crops, tmp_path):
+    distances, same = scores(model, crops, tmp_path)
+    code, said = calibrate("--fmr", "0.1")
+    impostors = np.sort(distances[~same])
+    assert code == 0 and said["impostor"] == impostors.size and said["genuine"] == same.sum()
+    assert (impostors < said["threshold"]).mean() <= 0.1 < (impostors <= said["threshold"]).mean()
+    threshold = read_record(model).threshold
+    assert threshold is not None
+    assert threshold.value == said["threshold"] and threshold.fmr == pytest.approx(said["fmr"])
+    assert threshold.data == str(crops) and threshold.by == "identity" and "0.1" in threshold.criterion
+    low, high = threshold.value_interval
+    assert low <= threshold.value <= high
+    assert said["before"] is None and said["intervals"]["fmr"][0] <= said["fmr"] <= said["intervals"]["fmr"][1]
+
+
+def test_verdicts_use_it_and_say_uncalibrated_before(calibrate, model, crops, capsys):
+    two = [str(path) for path in sorted(crops.glob("*/*.jpg"))[:2]]
+    assert inference.main([*two, "--model", str(model)]) == 2
+    said = capsys.readouterr().out
+    assert "NO VERDICT (uncalibrated)" in said and "uncalibrated" in said
+    calibrate("--fmr", "0.2", "--probability", "platt")
+    assert inference.main([*two, "--model", str(model)]) in (0, 1)
+    said = capsys.readouterr().out
+    assert "FMR" in said and "2026" in said or "20" in said
+    assert "Probability of one person 0." in said
+    assert inference.main([*two, "--model", str(model), "--json"]) in (0, 1)
+    values = json.loads(capsys.readouterr().out)
+    assert 0 < values["probability"] < 1
+    assert values["probability"] == pytest.approx(
+        float(read_record(model).probability.probability(values["distance"]))
+    )
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_probabilities_fall_with_the_distance_and_are_judged_on_others(calibrate, model, method):
+    code, said = calibrate("--fmr", "0.2", "--probability", method)
+    assert code == 0 and 0 < said["probability"]["brier"] < 0.3
+    chances = read_record(model).probability.probability(np.linspace(0, 2, 50))
+    assert (np.diff(chances) <= 0).all() and chances[0] > chances[-1]
+
+
+def test_by_cost(calibrate, model):
+    code, said = calibrate("--cost")
+    assert code == 0 and 0.1 <= said["threshold"] <= 1.5
+    assert read_record(model).threshold.value == said["threshold"]
+
+
+def test_too_few_pairs_for_a_rate_leave_the_bundle_as_it_was(calibrate, model):
+    before = (model / "bundle.json").read_bytes()
+    code, error = calibrate("--fmr", "0.0001")
+    assert code == 2 and "impostor pairs" in error and "30,000" in error
+    assert (model / "bundle.json").read_bytes() == before
+
+
+def test_one_way_to_choose_must_be_named(calibrate):
+    for more in ((), ("--fmr", "0.1", "--cost")):
+        code, error = calibrate(*more)
+        assert code == 2 and "Name one way to choose" in error
+
+
+def test_people_can_be_left_out_and_training_people_are_warned_of(calibrate, model, crops, tmp_path):
+    people = sorted(path.name for path in crops.iterdir() if path.is_dir())
+    (tmp_path / "out.txt").write_text(f"{people[0].replace('_', ' ')}\n")
+    _, whole = calibrate("--fmr", "0.1")
+    _, less = calibrate("--fmr", "0.1", "--exclude_people", tmp_path / "out.txt")
+    assert whole["genuine"] - less["genuine"] == 15
+    (tmp_path / "train_people.txt").write_text(f"{people[3]}\n")
+    (tmp_path / "validation_people.txt").write_text("")
+    _, met = calibrate("--fmr", "0.1")
+    assert "1 of these people trained this model" in " ".join(met["warnings"])
+    assert "1 of whose people trained the model" in read_record(model).threshold.data
+
+
+def test_a_folder_of_one_person_is_refused(calibrate, crops, tmp_path):
+    person = next(path for path in crops.iterdir() if path.is_dir())
+    shutil.copytree(person, tmp_path / "one" / person.name)
+    code, error = calibrate("--fmr", "0.1", images=tmp_path / "one")
+    assert code == 2 and "holds a single person" in error
