@@ -136,7 +136,7 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
     if (command.fmr is None) != command.cost:
         raise ValueError("Name one way to choose: `fmr` (such as --fmr 0.01) or `cost`.")
     pairs = pairs_to_judge(command.pairs, command.images, command.impostor_pairs, command.exclude_people)
-    refuse_one_class(pairs.same)
+    refuse_one_class(pairs.same, str(command.pairs or command.images))
     images = find_images(command.images, pairs.pictures())
     (system,) = bundle_systems([command.model or find_bundle()])
     assert system.bundle is not None and system.record is not None

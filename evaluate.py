@@ -177,6 +177,7 @@ def run(command: EvaluateCommand, words: str = "") -> Judgement:
 
 def evaluate_scores(command: EvaluateCommand, words: str) -> Judgement:
     """Somebody's scores. Neither TensorFlow nor a model is loaded."""
+    from facekit.pairs import fold_warnings
     from facekit.score_file import read_scores
     from judging import Extras, judge_scores
 
@@ -195,7 +196,8 @@ def evaluate_scores(command: EvaluateCommand, words: str) -> Judgement:
         "command": words,
     }
     found = None if groups is None else {"group": (np.array(groups), np.array(groups))}
-    extras = Extras(facts, groups=found, overlays=_overlays(command))
+    warnings = [] if scored.folds is None else fold_warnings(scored.folds)
+    extras = Extras(facts, warnings, found, _overlays(command))
     return _written(judge_scores(path.stem, scored, threshold, extras), output)
 
 
@@ -215,7 +217,7 @@ def evaluate_pairs(command: EvaluateCommand, words: str) -> Judgement:
         assert folder is not None
         pairs = pairs_to_judge(path, folder, command.impostor_pairs, command.exclude_people)
         images = find_images(folder, pairs.pictures())
-    refuse_one_class(pairs.same)
+    refuse_one_class(pairs.same, str(path or folder))
     groups = None if pairs.groups is None else {"group": (np.array(pairs.groups), np.array(pairs.groups))}
     if command.group is not None:
         groups = groups_of_pairs(read_groups(command.group), pairs.first, pairs.second)

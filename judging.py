@@ -20,7 +20,7 @@ from facekit.overlay import Overlay
 from facekit.page import Page
 from facekit.protocols import Pairs
 from facekit.report import verification_report
-from facekit.report_text import table_text, triplet_text, verification_text
+from facekit.report_text import comparison_text, triplet_text, verification_text
 from facekit.scored import ScoredPairs
 from facekit.verification_page import comparison_page, triplet_page, verification_page
 from overlap import Overlap, by_embeddings, by_names
@@ -105,11 +105,11 @@ def judge_scores(name: str, scored: ScoredPairs, threshold: float | None, extras
         report["systems"] = compare_systems(systems, thresholds)
         header, cells = comparison_rows(report["systems"])
         page = joined(page, comparison_page(header, cells, systems, extras.facts, warnings))
-        text = f"{text}\n\n{table_text(header, cells)}"
+        text = f"{text}\n\n{comparison_text(header, cells)}"
     return Judgement(report, page, text, scored)
 
 
-def refuse_one_class(same: NDArray[np.bool_]) -> None:
+def refuse_one_class(same: NDArray[np.bool_], where: str = "The list") -> None:
     """See that there are pairs of both kinds.
 
     Raises:
@@ -117,7 +117,7 @@ def refuse_one_class(same: NDArray[np.bool_]) -> None:
     """
     if same.all() or not same.any():
         kind = "genuine" if same.all() else "impostor"
-        raise ValueError(f"All {same.size} pairs are {kind}. A verifier is judged on both kinds.")
+        raise ValueError(f"{where}: all {same.size} pairs are {kind}. A verifier is judged on both kinds.")
 
 
 def judge_pairs(
@@ -233,8 +233,8 @@ def doubts(report: Mapping[str, Any], threshold: float | None) -> list[str]:
     sentences = []
     if threshold is None:
         sentences.append(
-            "Uncalibrated: no threshold was given, so accuracy and rates are those of "
-            f"{report['accuracy_from']}. `python evaluate.py calibrate` sets one."
+            "Uncalibrated: there is no threshold that was chosen elsewhere, so accuracy and rates are those of "
+            f"{report['accuracy_from']}. For a model `python evaluate.py calibrate` sets one."
         )
     unresolved = [claim for claim in report["tpr_at_fpr"] if not claim["claimable"]]
     if unresolved:

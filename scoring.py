@@ -49,7 +49,7 @@ def packed_pairs(path: Path) -> tuple[Pairs, Packed]:
     """The pairs and pictures of an InsightFace .bin file; the pictures are crops already."""
     packed = read_bin(path)
     pairs = as_pairs(packed)
-    return pairs, Packed(dict(zip(pairs.pictures(), packed.pictures, strict=True)))
+    return pairs, Packed(packed.by_name())
 
 
 def known_people(pairs: Pairs) -> list[str] | None:

@@ -49,8 +49,8 @@ Asked = Callable[[], bool]
 # These say where a run lives, not what it is: runs do not differ by them.
 PLACES = {"name", "runs_dir", "checkpoint_dir", "tensorboard_dir"}
 
-# Epochs of a run of which TensorBoard gets pictures: about 0.8 MB each, and it shows ten.
-MOST_DRAWN = 20
+# Epochs of a run of which TensorBoard gets pictures: about 0.9 MB each, and it shows ten.
+MOST_DRAWN = 10
 
 
 class TrainCommand(Config):

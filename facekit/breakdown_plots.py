@@ -42,7 +42,7 @@ def group_figure(names: Sequence[str], fmr: Bars, fnmr: Bars) -> Figure:
     count = len(names)
     if not count or {len(part) for part in (*fmr, *fnmr)} != {count}:
         raise ValueError("`names` and all rates must have one length, at least 1.")
-    figure, (left, right) = panels(2, height=1.5 + 0.3 * count, margin=2.4)
+    figure, (left, right) = panels(2, height=1.5 + 0.3 * count, margin=2.7)
     least = _least_positive(fmr)
     _draw_bars(left, fmr, DIFFERENT_COLOUR, edge=least)
     _draw_bars(right, fnmr, SAME_COLOUR, edge=0.0)
@@ -71,8 +71,9 @@ def _draw_bars(axes: Axes, bars: Bars, colour: str, edge: float) -> None:
     rows = np.arange(rates.size)
     axes.hlines(rows, np.maximum(low, edge), high, color=colour, linewidth=2)
     below = rates < edge
-    axes.plot(rates[~below], rows[~below], "o", color=colour, clip_on=False)
-    axes.plot(np.full(below.sum(), edge), rows[below], "o", color="white", markeredgecolor=colour, clip_on=False)
+    for which, at, face in ((~below, rates, colour), (below, np.full(rates.size, edge), "white")):
+        if which.any():
+            axes.plot(at[which], rows[which], "o", color=face, markeredgecolor=colour, clip_on=False)
 
 
 def fold_figure(accuracies: Sequence[float], standard_error: float) -> Figure:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facekit import bootstrap, intervals
+from facekit.bootstrap import bootstrap_interval
+from facekit.intervals import Ends, rate_interval, threshold_interval
 from facekit.metrics import BoolArray, FloatArray, rates_at, tpr_at_fpr
 from facekit.scored import ScoredPairs
 from facekit.thresholds import COST_GRID, cost_threshold, threshold_at_fmr
-
-Ends = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -22,13 +21,14 @@ class Calibration:
 
     Attributes:
         threshold: accept where the internal distance (`ScoredPairs.distances`) is below it.
-        threshold_interval: 95 % interval of the threshold that the same rule finds on other draws of people.
+        threshold_interval: 95 % interval of the threshold that the rule would find with endless pairs, within the
+            distances of these.
         criterion: the rule, in words.
         fmr: false-match rate measured at the threshold, 0 to 1.
         fmr_interval: its 95 % interval.
         fnmr: false-non-match rate, likewise.
         fnmr_interval: its 95 % interval.
-        by: "identity" where intervals draw people, "pair" where people are unknown: too narrow then.
+        by: "identity"; "pair" where people are unknown: intervals take pairs as independent then, too narrow.
         floor: 3 / impostor pairs, the least false-match rate that so many pairs can support (rule of three).
         claimable: whether the rate aimed at (for a cost: the rate found) is at least `floor`.
         genuine: number of genuine pairs, failed ones included.
@@ -74,8 +74,10 @@ def calibrate_at_fmr(scored: ScoredPairs, fmr: float) -> Calibration:
             f"Accepting every pair with a face in both pictures has an FMR of {found.fmr:.4f}, within the target "
             f"of {fmr:g}: there is no threshold to find. Choose a lower FMR, or pictures with more faces."
         )
-    people = scored.people or (None, None)
-    ends = intervals.threshold_interval(scored.ranked, scored.same, fmr, *people)
+    ids1, ids2 = scored.people or (None, None)
+    low, high = threshold_interval(scored.ranked, scored.same, fmr, ids1, ids2)
+    # Where the interval ends among the failed pairs, at infinity, no score tells where.
+    ends = low, min(high, float(np.nanmax(scored.distances)))
     criterion = f"the largest threshold with an FMR of at most {fmr:g}"
     return _calibration(scored, found.threshold, ends, criterion, target=fmr)
 
@@ -99,7 +101,8 @@ def calibrate_by_cost(scored: ScoredPairs) -> Calibration:
     found = cost_threshold(distances, scored.same).threshold
     ids1, ids2 = scored.people or (None, None)
     statistic = _weighted_cost_threshold(distances, scored.same)
-    interval = bootstrap.bootstrap_interval(statistic, len(scored), ids1, ids2, _resamples(len(scored)))
+    times = max(200, min(1000, 200_000_000 // len(scored)))
+    interval = bootstrap_interval(statistic, len(scored), ids1, ids2, times)
     ends = float(interval.low), float(interval.high)
     if scored.kind == "cosine":  # back to minus the cosine, which is the internal distance
         found, ends = found**2 / 2 - 1, (ends[0] ** 2 / 2 - 1, ends[1] ** 2 / 2 - 1)
@@ -110,8 +113,6 @@ def _calibration(
     scored: ScoredPairs, threshold: float, ends: Ends, criterion: str, target: float | None = None
 ) -> Calibration:
     rates = rates_at(scored.ranked, scored.same, threshold)
-    people = scored.people or (None, None)
-    intervals = bootstrap.score_intervals(scored.ranked, scored.same, scored.ranked < threshold, *people)
     genuine = int(scored.same.sum())
     floor = 3 / (len(scored) - genuine)
     return Calibration(
@@ -119,15 +120,22 @@ def _calibration(
         threshold_interval=ends,
         criterion=criterion,
         fmr=rates.fpr,
-        fmr_interval=intervals.fmr,
+        fmr_interval=_error_interval(scored, threshold, ~scored.same),
         fnmr=rates.fnr,
-        fnmr_interval=intervals.fnmr,
-        by=intervals.by,
+        fnmr_interval=_error_interval(scored, threshold, scored.same),
+        by="pair" if scored.ids1 is None else "identity",
         floor=floor,
         claimable=(rates.fpr if target is None else target) >= floor,
         genuine=genuine,
         impostor=len(scored) - genuine,
     )
+
+
+def _error_interval(scored: ScoredPairs, threshold: float, kind: BoolArray) -> Ends:
+    """The interval of the error rate of one kind of pairs (n,)."""
+    chosen = scored.chosen(kind)
+    ids1, ids2 = chosen.people or (None, None)
+    return rate_interval((chosen.ranked < threshold) != chosen.same, ids1, ids2)
 
 
 def _weighted_cost_threshold(distances: FloatArray, same: BoolArray) -> Callable[[FloatArray], float]:
@@ -143,11 +151,6 @@ def _weighted_cost_threshold(distances: FloatArray, same: BoolArray) -> Callable
         return float(COST_GRID[np.argmin(0.8 * fmr + 0.2 * (1 - tpr))])
 
     return statistic
-
-
-def _resamples(pairs: int) -> int:
-    """As many as `bootstrap.score_intervals` takes: 1000, fewer above 200,000 pairs, never below 200."""
-    return max(200, min(1000, 200_000_000 // pairs))
 
 
 def _refuse_one_class(same: BoolArray) -> None:

@@ -15,9 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facekit.bootstrap import bootstrap_interval, weighted_auc, weighted_rates
-from facekit.folds import folds_by_identity, folds_by_pair, kfold_accuracy
-from facekit.metrics import BoolArray, FloatArray, IntArray, Roc, TprAtFpr, rates_at, roc, tpr_at_fpr
+from facekit.bootstrap import (
+    bootstrap_interval,
+    roc_band,
+    score_intervals,
+    weighted_auc,
+    weighted_rates,
+    weighted_tpr_at_fpr,
+)
+from facekit.folds import KFold, folds_by_identity, folds_by_pair, kfold_accuracy
+from facekit.metrics import FloatArray, IntArray, Roc, TprAtFpr, rates_at, roc, tpr_at_fpr
 from facekit.scored import ScoredPairs
 
 RATES = (0.1, 0.01, 0.001)
@@ -35,14 +42,17 @@ def compare_systems(systems: Mapping[str, ScoredPairs], thresholds: Mapping[str,
         thresholds: each system's own threshold, an internal distance chosen on other pairs; None or absent: none.
 
     Returns:
-        A dictionary of JSON values for each system: `name`, `reference` (bool), `pairs`, `genuine`, `impostor`,
-        `failed`, `auc`, `eer`, `accuracy` (mean over the folds, each at the threshold that is best on the others),
-        `accuracy_from` (whose folds; the same for all), `tpr_at_fpr` (a list of `fpr`, `tpr`, `claimable`,
-        `needs`), `at_threshold` (`threshold` in the system's own scores, `accuracy`, `fmr`, `fnmr`; None without a
-        threshold), `intervals` (95 %, low and high: `auc`, `accuracy`, its thresholds held fixed, and `tpr_at_fpr`,
-        a list; `by` says whether people or pairs were drawn), and `differences` to the reference, None there:
-        `auc`, `accuracy`, and `tpr_at_fpr`, a list, each with `difference`, `interval` and `clear`. What is
-        undefined is None.
+        A dictionary of JSON values for each system. What is undefined is None.
+
+        `name`, `reference` (bool), `pairs`, `genuine`, `impostor`, `failed`, `auc`, `eer`;
+        `accuracy`: mean over the folds, each at the threshold that is best on the others;
+        `accuracy_from`: whose folds, the same for all;
+        `tpr_at_fpr`: a list of `fpr`, `tpr`, `claimable` and `needs` (impostor pairs);
+        `at_threshold`: `threshold` in the system's own scores, `accuracy`, `fmr`, `fnmr`; None without a threshold;
+        `intervals`: low and high (95 %) of `auc`, of `accuracy` and, in a list, of `tpr_at_fpr`, as in a report on
+        the system alone; `by`: "identity", or "pair" where people are unknown;
+        `differences` to the reference, None there: `auc`, `accuracy` and, in a list, `tpr_at_fpr`, each with
+        `difference`, `interval` and `clear`. The folds' thresholds are held fixed.
 
     Raises:
         ValueError: there is no system, one class only, or the systems' pairs differ.
@@ -51,27 +61,19 @@ def compare_systems(systems: Mapping[str, ScoredPairs], thresholds: Mapping[str,
         raise ValueError("There is no system to compare.")
     shared = _shared_pairs(systems)
     judged = {name: _judge(scored, shared.folds) for name, scored in systems.items()}
-    figures = np.array([found.figures for found in judged.values()])
-    low, high = _paired_intervals([found.statistic for found in judged.values()], shared)
-    rows: list[Row] = []
-    for place, (name, scored) in enumerate(systems.items()):
-        own = [_ends(ends) for ends in zip(low[0, place], high[0, place], strict=True)]
-        apart = [
-            _difference(float(gap), _ends(ends))
-            for gap, *ends in zip(figures[place] - figures[0], low[1, place], high[1, place], strict=True)
-        ]
-        rows.append(
-            {
-                "name": name,
-                "reference": place == 0,
-                **_figures(judged[name], scored),
-                "accuracy_from": shared.folds_name,
-                "at_threshold": _at_threshold(scored, thresholds.get(name)),
-                "intervals": {"by": shared.by, "auc": own[0], "accuracy": own[1], "tpr_at_fpr": own[2:]},
-                "differences": _named(apart) if place else None,
-            }
-        )
-    return rows
+    apart = _differences(list(judged.values()), shared)
+    return [
+        {
+            "name": name,
+            "reference": place == 0,
+            **_figures(judged[name], scored),
+            "accuracy_from": shared.folds_name,
+            "at_threshold": _at_threshold(scored, thresholds.get(name)),
+            "intervals": _own_intervals(judged[name], scored, shared),
+            "differences": apart[place] if place else None,
+        }
+        for place, (name, scored) in enumerate(systems.items())
+    ]
 
 
 class _Shared(NamedTuple):
@@ -82,10 +84,6 @@ class _Shared(NamedTuple):
     ids2: IntArray | None
     folds: IntArray
     folds_name: str
-
-    @property
-    def by(self) -> str:
-        return "pair" if self.ids1 is None else "identity"
 
 
 def _shared_pairs(systems: Mapping[str, ScoredPairs]) -> _Shared:
@@ -133,17 +131,17 @@ def _difference_of_pairs(one: ScoredPairs, other: ScoredPairs) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Judged:
-    """One system's curve, its accuracy over the folds, and both with TPR at FPR as a function of weights."""
+    """One system's curve, its decisions over the folds, and both with TPR at FPR as a function of weights."""
 
     curve: Roc
-    accuracy: float
+    kfold: KFold
     claims: list[TprAtFpr]
     statistic: Callable[[FloatArray], FloatArray]
 
     @property
     def figures(self) -> list[float]:
         """AUC, accuracy, and the TPR at each rate: NaN where it cannot be claimed."""
-        return [self.curve.auc, self.accuracy, *(claim.tpr for claim in self.claims)]
+        return [self.curve.auc, self.kfold.accuracy, *(claim.tpr for claim in self.claims)]
 
 
 def _judge(scored: ScoredPairs, folds: IntArray) -> _Judged:
@@ -156,55 +154,37 @@ def _judge(scored: ScoredPairs, folds: IntArray) -> _Judged:
     def statistic(weights: FloatArray) -> FloatArray:
         return np.concatenate([[area(weights), rates(weights)[0]], tprs(weights)])
 
-    return _Judged(roc(values, same), kfold.accuracy, claims, statistic)
+    return _Judged(roc(values, same), kfold, claims, statistic)
 
 
-def weighted_tpr_at_fpr(
-    distances: FloatArray, same: BoolArray, rates: Sequence[float]
-) -> Callable[[FloatArray], FloatArray]:
-    """The best TPR at false-match rates as a function of the pairs' weights, each draw with its own thresholds.
+def _differences(judged: Sequence[_Judged], shared: _Shared) -> list[Row]:
+    """Each system's differences to the first, with the intervals of draws that are the same for all."""
+    figures = np.array([found.figures for found in judged])
 
-    Args:
-        distances: (n,) float, infinite for pairs that are never accepted.
-        same: (n,) bool.
-        rates: (k) false-match rates; NaN for one to be left out.
-
-    Returns:
-        A statistic that returns (k,): NaN for rates left out, and where a class has no weight.
-    """
-    order = np.argsort(distances)
-    ranked, genuine = distances[order], same[order].astype(np.float64)
-    # How many pairs each threshold accepts: those of equal distance enter together, infinite ones never.
-    accepted = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True) & (ranked < np.inf)) + 1
-    accepted = np.append(0, accepted)
-    # Weights are whole numbers: the least more than rate x total stands for a rounded product.
-    limits = np.asarray(rates) * (1 + 1e-12)
-
-    def statistic(weights: FloatArray) -> FloatArray:
-        ordered = weights[order]
-        of_genuine = np.append(0.0, np.cumsum(ordered * genuine))
-        of_impostor = np.append(0.0, np.cumsum(ordered)) - of_genuine
-        if not of_genuine[-1] or not of_impostor[-1]:
-            return np.full(limits.shape, np.nan)
-        last = np.searchsorted(of_impostor[accepted], limits * of_impostor[-1], side="right") - 1
-        return np.where(np.isnan(limits), np.nan, of_genuine[accepted[last]] / of_genuine[-1])
-
-    return statistic
-
-
-def _paired_intervals(
-    statistics: Sequence[Callable[[FloatArray], FloatArray]], shared: _Shared
-) -> tuple[FloatArray, FloatArray]:
-    """Ends of the intervals of all systems' k figures, and of their differences to the first: (2, systems, k)."""
-
-    def together(weights: FloatArray) -> FloatArray:
-        figures = np.array([statistic(weights) for statistic in statistics])
-        return np.stack([figures, figures - figures[0]])
+    def to_first(weights: FloatArray) -> FloatArray:
+        drawn = np.array([found.statistic(weights) for found in judged])
+        return drawn - drawn[0]
 
     # As many draws as for one system's intervals: fewer above 200,000 pairs.
-    times = max(200, min(1000, 200_000_000 // shared.pairs))
-    low, high = bootstrap_interval(together, shared.pairs, shared.ids1, shared.ids2, times)
-    return low, high
+    times = max(200, min(1000, 200_000_000 // shared.pairs)) if len(judged) > 1 else 1
+    low, high = bootstrap_interval(to_first, shared.pairs, shared.ids1, shared.ids2, times)
+    rows = []
+    for gaps, lows, highs in zip(figures - figures[0], low, high, strict=True):
+        auc, accuracy, *tprs = (
+            _difference(float(gap), _ends((one, other))) for gap, one, other in zip(gaps, lows, highs, strict=True)
+        )
+        at_rates = [{"fpr": fpr, **found} for fpr, found in zip(RATES, tprs, strict=True)]
+        rows.append({"auc": auc, "accuracy": accuracy, "tpr_at_fpr": at_rates})
+    return rows
+
+
+def _own_intervals(judged: _Judged, scored: ScoredPairs, shared: _Shared) -> Row:
+    """The intervals that a report on this system alone has."""
+    values, same = scored.ranked, scored.same
+    found = score_intervals(values, same, judged.kfold.accepted, shared.ids1, shared.ids2)
+    band = roc_band(values, same, RATES, shared.ids1, shared.ids2)
+    tprs = [_ends(ends) if claim.claimable else None for claim, *ends in zip(judged.claims, *band, strict=True)]
+    return {"by": found.by, "auc": _ends(found.auc), "accuracy": _ends(found.accuracy), "tpr_at_fpr": tprs}
 
 
 def _figures(judged: _Judged, scored: ScoredPairs) -> Row:
@@ -215,7 +195,7 @@ def _figures(judged: _Judged, scored: ScoredPairs) -> Row:
         "failed": int(scored.failed.sum()),
         "auc": judged.curve.auc,
         "eer": judged.curve.eer.rate,
-        "accuracy": judged.accuracy,
+        "accuracy": judged.kfold.accuracy,
         "tpr_at_fpr": [
             {"fpr": claim.fpr, "tpr": _number(claim.tpr), "claimable": claim.claimable, "needs": claim.needs}
             for claim in judged.claims
@@ -249,15 +229,6 @@ def _difference(value: float, ends: list[float] | None) -> Row:
         "difference": _number(value),
         "interval": ends,
         "clear": ends is not None and (ends[0] > 0 or ends[1] < 0),
-    }
-
-
-def _named(differences: list[Row]) -> Row:
-    auc, accuracy, *tprs = differences
-    return {
-        "auc": auc,
-        "accuracy": accuracy,
-        "tpr_at_fpr": [{"fpr": fpr, **found} for fpr, found in zip(RATES, tprs, strict=True)],
     }
 
 

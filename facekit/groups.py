@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from facekit.bootstrap import bootstrap_interval
-from facekit.intervals import binomial_interval
+from facekit.intervals import Ends, rate_interval
 from facekit.metrics import BoolArray, FloatArray, IntArray
 from facekit.scored import ScoredPairs
 
@@ -28,7 +28,6 @@ MIXED = "mixed pairs"
 
 Rate = Literal["FMR", "FNMR"]
 RATES: tuple[Rate, ...] = ("FMR", "FNMR")
-Ends = tuple[float, float]
 
 _KIND = {"FMR": "impostor", "FNMR": "genuine"}
 # Where a pair is in no group: its pictures are of two, or one's value is unknown.
@@ -104,7 +103,7 @@ class GroupTable:
         rows: a row a group, in alphabetical order within each column, the mixed pairs last.
         ratios: of each column, the worst ratio of FMR and of FNMR.
         notes: what to know of the table, a sentence each.
-        by: "identity" where intervals draw people, "pair" where people are unknown.
+        by: "identity"; "pair" where people are unknown, and intervals take pairs as independent.
     """
 
     rows: list[GroupRow]
@@ -247,7 +246,7 @@ class _Column:
         errors = int(wrong.sum())
         if of.size < self.needed[rate]:
             return _Told(of.size, errors, math.nan, (math.nan, math.nan))
-        return _Told(of.size, errors, errors / of.size, _rate_interval(wrong, *self.people_of(of)))
+        return _Told(of.size, errors, errors / of.size, rate_interval(wrong, *self.people_of(of)))
 
     def judged(self, members: BoolArray, rate: Rate) -> tuple[IntArray, BoolArray]:
         """Which of some pairs (n,) a rate is of, and which of these are decided wrong."""
@@ -301,23 +300,10 @@ class _Column:
         of, wrong = self.judged((self.places == highest) | (self.places == lowest), rate)
         top = self.places[of] == highest
         ids1, ids2 = self.people_of(of)
-        low, high = bootstrap_interval(_share_of_first(wrong, top), of.size, ids1, ids2, _resamples(of.size))
+        times = max(200, min(1000, 200_000_000 // of.size))
+        low, high = bootstrap_interval(_share_of_first(wrong, top), of.size, ids1, ids2, times)
         # A quantile of high / (high + low) is a quantile of high / low, even where a draw has low = 0.
         return float(low / (1 - low)), float(high / (1 - high)) if high < 1 else None
-
-
-def _rate_interval(wrong: BoolArray, ids1: IntArray | None, ids2: IntArray | None) -> Ends:
-    """95 % interval of the share of wrong decisions: the bootstrap's, widened to the exact binomial one.
-
-    Where errors are few, the bootstrap alone is too narrow: without any, each draw says 0.
-    """
-    low, high = bootstrap_interval(_weighted_share(wrong), wrong.size, ids1, ids2, _resamples(wrong.size))
-    exact = binomial_interval(int(wrong.sum()), wrong.size)
-    return min(float(low), exact[0]), max(float(high), exact[1])
-
-
-def _weighted_share(wrong: BoolArray) -> Callable[[FloatArray], float]:
-    return lambda weights: float(weights @ wrong / weights.sum()) if weights.any() else math.nan
 
 
 def _share_of_first(wrong: BoolArray, first: BoolArray) -> Callable[[FloatArray], float]:
@@ -349,8 +335,3 @@ def _ratio_words(
             f"which had no error in {low.pairs:,} pairs."
         )
     return words if ends[0] > 1 else f"{words} The difference may be chance."
-
-
-def _resamples(pairs: int) -> int:
-    """As many as `score_intervals` takes: 1000, fewer above 200,000 pairs, never below 200."""
-    return max(200, min(1000, 200_000_000 // pairs))

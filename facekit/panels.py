@@ -92,5 +92,5 @@ def score_text(value: float) -> str:
 def log_ticks(lowest: float) -> list[float]:
     """Powers of ten from `lowest` to 1, and twice and five times them where they are few."""
     decades = [10.0**power for power in range(math.floor(math.log10(lowest)), 1)]
-    steps = (1, 2, 5) if len(decades) <= 2 else (1,)
+    steps = (1, 2, 5) if sum(decade >= lowest for decade in decades) <= 2 else (1,)
     return [step * decade for decade in decades for step in steps if lowest <= step * decade <= 1]

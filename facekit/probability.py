@@ -166,7 +166,7 @@ def _fit_platt(distances: FloatArray, same: BoolArray) -> ProbabilityMap:
     # A target t is t of a genuine pair and 1 - t of an impostor pair, at the same distance.
     standard = np.tile((distances - centre) / spread, 2)[:, np.newaxis]
     labels = np.repeat([1, 0], distances.size)
-    model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8, max_iter=1000)
     model.fit(standard, labels, sample_weight=np.concatenate([shares * targets, shares * (1 - targets)]))
     slope, middle = float(model.coef_[0, 0]), float(model.intercept_[0])
     if slope >= 0:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from facekit.cfp import cfp_protocol, read_cfp
-from facekit.pairs import Pairs, as_posix, fold_warnings, plain_name, refuse_faults, refuse_folds
+from facekit.pairs import Pairs, as_posix, fold_warnings, pair_faults, plain_name, refuse_faults, refuse_folds
 from facekit.tables import (
     PAIR_COLUMNS,
     Line,
@@ -73,8 +73,13 @@ def _read_lfw(path: Path, header: list[int], lines: list[Line]) -> Pairs:
                 f"{path}, lines {start} to {end}: expected {each} pairs of one person and {each} of two, as the "
                 f"first line promises; found {genuine} and {2 * each - genuine}."
             )
-    refuse_faults(path, first, second, same, lambda row: f"line {lines[row][0]}")
-    return Pairs(first, second, same, np.repeat(np.arange(folds), 2 * each) if len(header) == 2 else None)
+    if len(header) < 2:
+        refuse_faults(path, first, second, same, lambda row: f"line {lines[row][0]}")
+        return Pairs(first, second, same)
+    # A list with folds is a published protocol: a corrected one would be another, whose figures don't compare.
+    faults = pair_faults(first, second, same, lambda row: f"line {lines[row][0]}")
+    warnings = [f"{path}, {fault.words}. The list is judged as it was published." for fault in faults]
+    return Pairs(first, second, same, np.repeat(np.arange(folds), 2 * each), warnings=warnings)
 
 
 def _lfw_pair(path: Path, number: int, line: str) -> tuple[str, str, bool]:

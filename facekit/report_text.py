@@ -70,6 +70,16 @@ def triplet_text(report: Report) -> str:
     return "\n".join([*lines, *_ending(report)])
 
 
+def comparison_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Systems side by side: what fits a terminal; the report has the rest."""
+    shown = [
+        place
+        for place, name in enumerate(header)
+        if name in ("system", "AUC", "accuracy", "TPR at FPR 0.01", "AUC, difference")
+    ]
+    return table_text([header[place] for place in shown], [[row[place] for place in shown] for row in rows])
+
+
 def table_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in columns of equal width: the first to the left, the others to the right."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
@@ -87,8 +97,9 @@ def _facts(report: Report) -> list[str]:
 
 
 def _ending(report: Report) -> list[str]:
+    overlap = report["overlap"]["words"]
     return [
-        report["overlap"]["words"],
+        *([] if overlap in report["warnings"] else [overlap]),
         *(f"WARNING: {warning}" for warning in report["warnings"]),
         f"Written: {report['output']}: report.html, report.md, report.json and what they show",
     ]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facekit.folds import number_people
 from facekit.metrics import BoolArray, FloatArray, IntArray
 
 Kind = Literal["distance", "dissimilarity", "cosine", "similarity"]
+Names = NDArray[Any]
+"""(n,) people: integers, or texts."""
+
 KINDS: tuple[Kind, ...] = ("distance", "dissimilarity", "cosine", "similarity")
 """What a system's scores are. distance: of unit vectors, 0 to 2, small means same; dissimilarity: any other numbers
 of which small ones mean same; cosine: of unit vectors, -1 to 1; similarity: any other of which large ones do."""
@@ -38,8 +42,8 @@ class ScoredPairs:
     failed: BoolArray
     kind: Kind = "distance"
     folds: IntArray | None = None
-    ids1: IntArray | None = None
-    ids2: IntArray | None = None
+    ids1: Names | None = None
+    ids2: Names | None = None
     first: list[str] | None = None
     second: list[str] | None = None
 

@@ -83,7 +83,7 @@ class HeldOut:
             "threshold": self._threshold,
         }
 
-    def hardest(self, count: int = 8) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def hardest(self, count: int = 6) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Pairs that the last measurement got most wrong: the farthest genuine and the nearest impostor ones."""
         genuine, impostor = np.flatnonzero(self.pairs.same), np.flatnonzero(~self.pairs.same)
         farthest = genuine[np.argsort(-self.distances[genuine], kind="stable")[:count]]

@@ -10,6 +10,7 @@ import pytest
 
 from facekit.bootstrap import bootstrap_interval
 from facekit.calibration import calibrate_at_fmr, calibrate_by_cost
+from facekit.intervals import rate_interval, threshold_interval
 from facekit.metrics import rates_at
 from facekit.scored import ScoredPairs
 from tests import reference_metrics as reference
@@ -68,11 +69,31 @@ def test_people_are_drawn_where_they_are_known() -> None:
     assert ends[0] != ends[1]
 
 
+def test_an_interval_ends_within_the_scores_though_many_pairs_failed() -> None:
+    scored = scored_pairs(n=400, failed=240)
+    found = calibrate_at_fmr(scored, 0.35)
+    assert threshold_interval(scored.ranked, scored.same, 0.35, scored.ids1, scored.ids2)[1] == math.inf
+    assert found.threshold_interval[1] == np.nanmax(scored.distances)
+
+
+def test_intervals_are_those_of_the_decisions() -> None:
+    scored = scored_pairs()
+    found = calibrate_at_fmr(scored, 0.05)
+    assert scored.ids1 is not None and scored.ids2 is not None
+    for kind, interval in ((~scored.same, found.fmr_interval), (scored.same, found.fnmr_interval)):
+        wrong = (scored.ranked[kind] < found.threshold) != scored.same[kind]
+        assert interval == rate_interval(wrong, scored.ids1[kind], scored.ids2[kind])
+
+
 def test_the_floor_is_the_rule_of_three() -> None:
     scored = scored_pairs(n=600, failed=0)
     found = calibrate_at_fmr(scored, 0.01)
     assert found.floor == 3 / 300
     assert found.claimable
+    # The target is what is claimed, though the rate measured may be below the floor.
+    tied = replace(scored, distances=np.where(scored.same, 0.5, np.where(np.arange(600) < 12, 0.9, 1.0)))
+    assert calibrate_at_fmr(tied, 0.01).fmr == 0
+    assert calibrate_at_fmr(tied, 0.01).claimable
     with pytest.raises(
         ValueError,
         match=r"An FMR of 0\.0099 needs 304 impostor pairs, there are 300: fewer cannot tell it from 0\.01",

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from facekit.bootstrap import bootstrap_interval
-from facekit.comparison import RATES, compare_systems, comparison_rows, weighted_tpr_at_fpr
+from facekit.bootstrap import bootstrap_interval, roc_band, score_intervals
+from facekit.comparison import RATES, compare_systems, comparison_rows
 from facekit.folds import folds_by_identity, folds_by_pair, kfold_accuracy
 from facekit.metrics import eer, tpr_at_fpr
 from facekit.scored import ScoredPairs
 from tests import reference_metrics as reference
-from tests.pair_cases import Scores, crowd, quickly, scored_pairs
+from tests.pair_cases import crowd
 
 
 def system(
@@ -35,27 +32,6 @@ def system(
 
 def without_people(scored: ScoredPairs) -> ScoredPairs:
     return replace(scored, ids1=None, ids2=None)
-
-
-# ---- TPR at FPR of weighted pairs ------------------------------------------------------------------------------
-
-
-@quickly
-@given(
-    scored_pairs(), st.lists(st.integers(0, 3), min_size=14, max_size=14), st.sampled_from([0.1, 0.29, 0.5, 1.0])
-)
-def test_a_weight_is_a_repetition(pairs: Scores, times: list[int], rate: float) -> None:
-    distances, same = pairs
-    repeated = [i for i, count in enumerate(times[: len(same)]) for _ in range(count)]
-    statistic = weighted_tpr_at_fpr(np.array(distances), np.array(same), [rate, math.nan])
-    found = statistic(np.array(times[: len(same)], dtype=float))
-    kinds = [same[i] for i in repeated]
-    assert math.isnan(found[1])
-    if len(set(kinds)) < 2:
-        assert math.isnan(found[0])
-    else:
-        expected = reference.best_within([distances[i] for i in repeated], kinds, rate)[0]
-        assert found[0] == pytest.approx(expected, abs=1e-12)
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------
@@ -113,7 +89,7 @@ def test_folds_of_the_file_come_first_then_people_then_pairs() -> None:
 # ---- Intervals and differences ---------------------------------------------------------------------------------
 
 
-def test_intervals_equal_a_bootstrap_of_loops_with_the_same_weights() -> None:
+def test_differences_equal_a_bootstrap_of_loops_with_the_same_weights() -> None:
     systems = {"a": system(pairs=80, people=30, noise=0.2), "b": system(pairs=80, people=30, gap=0.3, seed=2)}
     rows = compare_systems(systems, {})
     same = systems["a"].same
@@ -141,16 +117,28 @@ def test_intervals_equal_a_bootstrap_of_loops_with_the_same_weights() -> None:
             area = ((near[:, None] < far).sum() + (near[:, None] == far).sum() / 2) / (near.size * far.size)
             samples[name].append([area, accuracy, tpr])
     a, b = (np.array(samples[name]) for name in ("a", "b"))
-    ends = {"a": np.quantile(a, [0.025, 0.975], axis=0), "b": np.quantile(b, [0.025, 0.975], axis=0)}
-    for row in rows:
-        found = row["intervals"]
-        together = [found["auc"], found["accuracy"], found["tpr_at_fpr"][0]]
-        np.testing.assert_allclose(together, ends[row["name"]].T, atol=1e-9)
     apart = np.quantile(b - a, [0.025, 0.975], axis=0)
     differences = rows[1]["differences"]
     for place, found in enumerate((differences["auc"], differences["accuracy"], differences["tpr_at_fpr"][0])):
         np.testing.assert_allclose(found["interval"], apart[:, place], atol=1e-9)
     assert differences["auc"]["difference"] == rows[1]["auc"] - rows[0]["auc"]
+
+
+def test_own_intervals_are_those_of_a_report_on_the_system_alone() -> None:
+    systems = {"a": system(), "b": without_people(system(seed=2, failed=9))}
+    people = systems["a"].people
+    assert people is not None
+    folds = folds_by_identity(*people).folds
+    for row, scored in zip(compare_systems(systems, {}), systems.values(), strict=True):
+        values, same = scored.ranked, scored.same
+        expected = score_intervals(values, same, kfold_accuracy(values, same, folds).accepted, *people)
+        low, high = roc_band(values, same, RATES[:2], *people)
+        assert row["intervals"] == {
+            "by": "identity",
+            "auc": list(expected.auc),
+            "accuracy": list(expected.accuracy),
+            "tpr_at_fpr": [[low[0], high[0]], [low[1], high[1]], None],
+        }
 
 
 def test_unclaimable_rates_have_no_figure_no_interval_and_no_difference() -> None:

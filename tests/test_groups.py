@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facekit.bootstrap import binomial_interval, bootstrap_interval
+from facekit.bootstrap import bootstrap_interval
 from facekit.groups import LEAST_PAIRS, MIXED, GroupTable, rates_by_group
+from facekit.intervals import binomial_interval, rate_interval
 from facekit.scored import ScoredPairs
 
 Rows = dict[str, dict[str, Any]]
@@ -72,7 +73,8 @@ def test_counts_and_rates_equal_the_loops() -> None:
 def test_failed_pairs_are_rejections_of_their_group() -> None:
     same = np.repeat([True, False], 40)
     distances = np.where(np.arange(80) % 4 == 0, np.nan, 0.5)
-    (row,) = rates_by_group(scored(distances, same), 1.0, {"camera": (["A"] * 80, ["A"] * 80)}).to_rows()
+    # A threshold above every distance still accepts no failed pair.
+    (row,) = rates_by_group(scored(distances, same), 9.0, {"camera": (["A"] * 80, ["A"] * 80)}).to_rows()
     assert (row["false_non_matches"], row["false_matches"]) == (10, 30)
     assert (row["genuine"], row["impostor"]) == (40, 40)
 
@@ -112,8 +114,12 @@ def test_pictures_without_a_value_are_counted_in_words_and_in_no_row() -> None:
 def test_a_rate_needs_the_pairs_that_could_show_it() -> None:
     # All together: 30 errors of 3,000, so that 300 pairs are needed.
     counts = {("a", False): (1800, 24), ("b", False): (901, 3), ("c", False): (299, 3), ("a", True): (29, 3)}
-    pairs, groups = decided(counts)
-    rows = rows_of(rates_by_group(pairs, 1.0, {"age": groups}))
+    pairs, (groups, _) = decided(counts)
+    # Errors of mixed pairs, and of pairs of unknown group, are not those of the groups.
+    others = scored(np.full(100, 0.5), np.full(100, False))
+    pairs = scored(np.append(pairs.distances, others.distances), np.append(pairs.same, others.same))
+    seconds = [*groups, *["a"] * 50, *[""] * 50]
+    rows = rows_of(rates_by_group(pairs, 1.0, {"age": ([*groups, *["b"] * 100], seconds)}))
     assert (rows["c"]["fmr"], rows["c"]["fmr_interval"], rows["c"]["false_matches"]) == (None, None, 3)
     assert rows["c"]["note"] == f"FMR needs 300 impostor pairs; FNMR needs {LEAST_PAIRS} genuine pairs"
     assert rows["b"]["fmr"] == 3 / 901
@@ -144,27 +150,20 @@ def test_rates_without_any_error_are_stated_with_what_the_pairs_allow() -> None:
 # ---- Intervals -------------------------------------------------------------------------------------------------
 
 
-def test_intervals_draw_people_and_are_never_narrower_than_the_binomial() -> None:
-    pairs, groups = two_sexes(pairs=1200, people=60)
-    sexes = np.asarray(groups)
-    table = rates_by_group(pairs, 1.0, {"sex": groups})
-    assert table.by == "identity"
-    which = np.flatnonzero(~pairs.same & (sexes[0] == "F") & (sexes[1] == "F"))
-    wrong = pairs.distances[which] < 1.0
+def test_intervals_are_those_of_the_groups_own_pairs_and_people() -> None:
+    pairs, (first, second) = two_sexes(pairs=1200, people=60)
+    table = rates_by_group(pairs, 1.0, {"sex": (first, second)})
     assert pairs.ids1 is not None and pairs.ids2 is not None
-
-    def rate(weights: np.ndarray) -> float:
-        counted = sum(weights.tolist())
-        return sum(weight for weight, error in zip(weights, wrong, strict=True) if error) / counted
-
-    drawn = bootstrap_interval(rate, which.size, pairs.ids1[which], pairs.ids2[which])
-    exact = binomial_interval(int(wrong.sum()), which.size)
-    expected = min(float(drawn.low), exact[0]), max(float(drawn.high), exact[1])
-    assert rows_of(table)["F"]["fmr_interval"] == pytest.approx(expected)
-    assert expected != exact
-    unknown = rates_by_group(scored(pairs.distances, pairs.same), 1.0, {"sex": groups})
-    assert unknown.by == "pair"
-    assert rows_of(unknown)["F"]["fmr_interval"] != rows_of(table)["F"]["fmr_interval"]
+    for kind, name in ((~pairs.same, "fmr_interval"), (pairs.same, "fnmr_interval")):
+        which = [i for i in range(1200) if kind[i] and first[i] == second[i] == "F"]
+        wrong = (pairs.distances[which] < 1.0) != pairs.same[which]
+        assert rows_of(table)["F"][name] == rate_interval(wrong, pairs.ids1[which], pairs.ids2[which])
+    unknown = rates_by_group(scored(pairs.distances, pairs.same), 1.0, {"sex": (first, second)})
+    assert (table.by, unknown.by) == ("identity", "pair")
+    exact = binomial_interval(rows_of(table)["F"]["false_matches"], rows_of(table)["F"]["impostor"])
+    assert rows_of(unknown)["F"]["fmr_interval"] == pytest.approx(exact)
+    low, high = rows_of(table)["F"]["fmr_interval"]
+    assert low < exact[0] < exact[1] < high
 
 
 @pytest.mark.slow

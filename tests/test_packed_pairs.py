@@ -117,6 +117,7 @@ def test_equal_pictures_are_one_and_their_faults_are_warned_of():
         (([b"a", b"b"], True), "expected two lists, .* found list of length 2 and bool"),
         (([b"a"], [True]), "expected two pictures for each boolean, found 1 pictures and 1 booleans"),
         (([b"a", b"b"], [True, False]), "expected two pictures for each boolean, found 2 pictures and 2 booleans"),
+        (([b"a", b"b", b"c"], [True]), "expected two pictures for each boolean, found 3 pictures and 1 booleans"),
         (([], []), "expected two pictures for each boolean, found 0 pictures"),
         (([b"a", "b"], [True]), "expected picture 1 to be bytes, found str of length 1"),
         (([b"a", b""], [True]), "expected picture 1 to be bytes, found bytes of length 0"),
@@ -136,6 +137,11 @@ def test_equal_pictures_are_one_and_their_faults_are_warned_of():
 def test_another_content_is_named(tmp_path, content, sentence):
     with pytest.raises(ValueError, match=rf"set\.bin: {sentence}"):
         read(tmp_path, pickle.dumps(content, 4))
+
+
+def test_a_number_is_no_boolean_in_the_oldest_form_either(tmp_path):
+    with pytest.raises(ValueError, match="holds the instruction INT 1 at byte"):
+        read(tmp_path, pickle.dumps(([b"a", b"b"], [1]), 0))
 
 
 GOOD = pickle.dumps((pictures_of(2), [True]), 4)

@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import StepPatch
 from matplotlib.text import Text
 
-from facekit.metrics import roc
 from facekit.plots import (
     COLOURS,
     DIFFERENT_COLOUR,
@@ -23,9 +21,7 @@ from facekit.plots import (
     figure_to_image,
     learning_curve_figure,
     pairs_strip,
-    roc_figure,
     save_figure,
-    score_figure,
 )
 
 HISTORY: dict[str, list[float]] = {
@@ -36,12 +32,6 @@ HISTORY: dict[str, list[float]] = {
     "learning_rate": [1e-3, 5e-4, 1e-5],
     "steps": [10, 10, 10],
 }
-
-
-def scores(n: int = 600) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    same = np.arange(n) % 2 == 0
-    return np.where(same, rng.normal(0.8, 0.2, n), rng.normal(1.3, 0.2, n)), same
 
 
 def picture(height: int, width: int, grey: int) -> np.ndarray:
@@ -67,8 +57,6 @@ def legend(axes: Axes) -> list[str]:
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "roc": lambda: roc_figure({"first": roc(*scores()), "second": roc(*scores(200))}),
-    "scores": lambda: score_figure(*scores(), threshold=1.05),
     "learning": lambda: learning_curve_figure(HISTORY),
     "comparison": compared,
 }
@@ -85,65 +73,11 @@ def test_text_is_large_enough_and_axes_say_what_they_are(name: str) -> None:
             assert axes.get_title() and axes.get_xlabel() and axes.get_ylabel()
 
 
-def test_lines_differ_in_colour_and_in_style() -> None:
+def test_as_many_line_styles_as_colours_so_that_every_line_differs_in_both() -> None:
     assert len(set(COLOURS)) == len(COLOURS) == len(LINE_STYLES) == len(set(LINE_STYLES))
-    figure = roc_figure({"a": roc(*scores()), "b": roc(*scores(300)), "c": roc(*scores(200))})
-    lines = figure.axes[0].lines[1:]
-    assert len({line.get_color() for line in lines}) == 3
-    assert len({str(line.get_linestyle()) for line in lines}) == 3
-
-
-def test_roc_figure_draws_points_of_the_curve_down_to_what_the_pairs_resolve() -> None:
-    curve = roc(*scores())
-    whole, low = roc_figure({"model": curve}).axes
-    fpr, tpr = np.array(whole.lines[1].get_data())
-    assert set(zip(fpr, tpr, strict=True)) <= set(zip(curve.fpr, curve.tpr, strict=True))
-    assert (fpr[-1], tpr[-1]) == (1, 1)
-    assert low.get_xlim() == (3 / 300, 1)
-    start, best = np.array(low.lines[1].get_data())[:, 0]
-    assert start == 3 / 300
-    assert best == curve.tpr[curve.last_within(3 / 300)]
-    assert f"AUC {curve.auc:.4f}" in legend(whole)[1]
-
-
-def test_roc_figure_starts_at_its_left_edge_where_no_point_of_the_curve_is() -> None:
-    _, low = roc_figure({"tied": roc([0.1] + [0.5] * 10, [True] + [False] * 10)}).axes
-    assert np.array(low.lines[1].get_data())[:, 0].tolist() == [0.3, 1.0]
-
-
-def test_roc_figure_stays_small_with_many_pairs() -> None:
-    whole, low = roc_figure({"model": roc(*scores(200_000))}).axes
-    assert np.size(whole.lines[1].get_xdata()) < 2500
-    assert low.get_xlim()[0] == 3e-5
-
-
-def test_roc_figure_refuses_what_has_no_curve() -> None:
-    with pytest.raises(ValueError, match="no curves"):
-        roc_figure({})
-    with pytest.raises(ValueError, match="'mine' has pairs of one class only"):
-        roc_figure({"mine": roc([0.1, 0.2], [True, True])})
-
-
-def test_score_figure_shows_each_class_as_shares_and_the_rates_at_the_threshold() -> None:
-    distances, same = scores()
-    distances[:6] = np.inf
-    axes = score_figure(distances, same, 1.05).axes[0]
-    outline = axes.patches[1]
-    assert isinstance(outline, StepPatch)
-    assert outline.get_data()[0].sum() == pytest.approx(100 * 297 / 300)
-    texts = legend(axes)
-    assert texts[:2] == ["genuine: 300 pairs", "impostor: 300 pairs"]
-    assert "FMR" in texts[2] and "FNMR" in texts[2]
-    assert "6 failed pairs not shown" in axes.get_xlabel()
-    assert np.ravel(axes.lines[0].get_xdata())[0] == 1.05
-
-
-def test_score_figure_without_threshold_or_with_one_class_or_one_value() -> None:
-    assert not score_figure(*scores()).axes[0].lines
-    assert not score_figure(*scores(), threshold=np.inf).axes[0].lines
-    score_figure([0.5, 0.5], [True, True], 0.4)
-    with pytest.raises(ValueError, match="no finite distance"):
-        score_figure([np.inf], [True])
+    figure = learning_curve_figure({"loss": [1.0], "val_loss": [2.0], "other_loss": [3.0]})
+    lines = figure.axes[0].lines
+    assert len({line.get_color() for line in lines}) == len({str(line.get_linestyle()) for line in lines}) == 3
 
 
 def test_learning_curve_has_a_panel_a_kind_and_leaves_out_what_is_missing() -> None:
