@@ -33,6 +33,7 @@ _WIDE, _WIDE_TABLE = 760, 62  # CSS pixels and letters across, above which they 
 _WORDS = 16  # letters of a column of words
 _JPEG_QUALITY = 88
 _PICTURE_LINK = re.compile(rf"^!\[.*\]\({PICTURES}/([\w-]+\.png)\)$", re.MULTILINE)
+_UNIT = re.compile(r"(?<=\d) %")  # a number and its unit stay on one line
 _TEMPLATE = "page.html.j2"
 
 
@@ -231,7 +232,7 @@ def to_html(page: Page, drawn: Sequence[Sequence[Drawn]] | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
-        finalize=lambda value: value.replace(" %", "\u00a0%") if isinstance(value, str) else value,
+        finalize=lambda value: _UNIT.sub("\u00a0%", value) if isinstance(value, str) else value,
     )
     parts = zip(page.sections, draw(page) if drawn is None else drawn, strict=True)
     return environment.get_template(_TEMPLATE).render(page=page, parts=list(parts))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import cv2
@@ -88,6 +89,9 @@ class Reader(HTMLParser):
         if tag not in self.VOID:
             self.open.append(tag)
 
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
@@ -117,6 +121,12 @@ def images(html: str) -> Iterator[tuple[str, bytes]]:
         found = re.fullmatch(r"data:image/([a-z+]+);base64,(.*)", image["src"] or "")
         assert found
         yield found[1], base64.b64decode(found[2])
+
+
+def decoded(data: bytes) -> np.ndarray:
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert picture is not None
+    return np.asarray(picture)
 
 
 def test_html_is_one_file_that_loads_nothing_and_runs_nothing() -> None:
@@ -186,8 +196,8 @@ def test_plots_are_drawings_with_their_text_and_photographs_small() -> None:
     (kind, drawing), (photo_kind, data) = images(to_html(page))
     assert (kind, photo_kind) == ("svg+xml", "jpeg")
     svg = ElementTree.fromstring(drawing)
-    assert "0.50" in "".join(svg.itertext())
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert "0.4" in [text.strip() for text in svg.itertext()]
+    picture = decoded(data)
     assert picture.shape == (40, 900, 3)
     assert picture[5, 450] == pytest.approx([254, 0, 0], abs=6)  # red is red
     html = read(to_html(page))
@@ -204,7 +214,7 @@ def test_the_same_page_gives_the_same_bytes() -> None:
 def test_html_shows_users_texts_and_does_not_obey_them(text: str) -> None:
     plain, nasty = read(to_html(page_of("plain"))), read(to_html(page_of(text)))
     assert [tag for tag, _ in nasty.tags] == [tag for tag, _ in plain.tags]
-    assert nasty.texts.count(text) == plain.texts.count("plain") == 19
+    assert nasty.texts.count(text) == plain.texts.count("plain") == 20
     assert [image["alt"] for image in nasty.of("img")] == [text]
 
 
@@ -212,16 +222,9 @@ def test_html_shows_users_texts_and_does_not_obey_them(text: str) -> None:
 def test_markdown_shows_users_texts_and_does_not_obey_them(text: str) -> None:
     plain, nasty = (markdown(to_markdown(page_of(part))[0]) for part in ("plain", text))
     assert [tag for tag, _ in nasty.tags] == [tag for tag, _ in plain.tags]
-    shown = " ".join(text.split())
-    assert (
-        "".join(nasty.texts)
-        == "".join(
-            part.replace("plain", shown if place != len(plain.texts) - 1 else shown)
-            for place, part in enumerate(plain.texts)
-        ).replace(f"{shown}Data", f"{shown}Data")
-        or shown != text
-        or nasty.texts.count(shown) >= 10
-    )
+    seen, wanted = "".join(nasty.texts), "".join(plain.texts).replace("plain", text)
+    assert "".join(seen.split()) == "".join(wanted.split())
+    assert [image["alt"] for image in nasty.of("img")] == [" ".join(text.split())]
 
 
 def test_markdown_holds_every_part_and_links_its_pictures() -> None:
@@ -232,7 +235,7 @@ def test_markdown_holds_every_part_and_links_its_pictures() -> None:
     assert [image["src"] for image in reader.of("img")] == [f"my%20pictures/{name}" for name in files]
     assert list(files) == ["curve.png", "hardest-pairs.png"]
     assert [image["alt"] for image in reader.of("img")] == ["What it shows.", "Two faces."]
-    curve, faces = (cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) for data in files.values())
+    curve, faces = map(decoded, files.values())
     assert curve.shape == (420, 560, 3) and faces.shape == (40, 900, 3)
     assert faces[5, 450].tolist() == [255, 0, 0]
     aligned = [cell.get("style") for cell in reader.of("th")]
@@ -315,7 +318,7 @@ def test_each_plot_is_drawn_once_for_the_page_and_once_for_its_file(
     formats = []
     real = Figure.savefig
 
-    def count(figure: Figure, target: io.BytesIO, **options: object) -> None:
+    def count(figure: Figure, target: io.BytesIO, **options: Any) -> None:
         formats.append(options["format"])
         real(figure, target, **options)
 
@@ -326,8 +329,8 @@ def test_each_plot_is_drawn_once_for_the_page_and_once_for_its_file(
 
 def test_nothing_heavy_is_loaded_before_it_is_needed() -> None:
     code = (
-        "import sys, facekit.page as p; p.to_html(p.Page('x')); heavy = {'matplotlib', 'cv2', 'tensorflow', 'scipy'};"
-        "sys.exit(', '.join(heavy & set(sys.modules)))"
+        "import sys, facekit.page as p; p.to_html(p.Page('x'))\n"
+        "assert not {'matplotlib', 'cv2', 'tensorflow', 'scipy'} & set(sys.modules)"
     )
     answer = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
