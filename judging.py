@@ -243,6 +243,13 @@ def doubts(report: Mapping[str, Any], threshold: float | None) -> list[str]:
             f"{report['impostor']:,} impostor pairs cannot resolve a false-match rate of {rates}: "
             f"{unresolved[0]['needs']:,} pairs at least are needed for {unresolved[0]['fpr']:g}."
         )
+    share = max(report["genuine"], report["impostor"]) / report["pairs"]
+    if share > 0.8:
+        kind = "impostor" if report["impostor"] > report["genuine"] else "genuine"
+        sentences.append(
+            f"{share:.1%} of the pairs are {kind} pairs: whoever calls all pairs that has an accuracy of {share:.3f}. "
+            "Read FMR and FNMR instead."
+        )
     if report["failed"]:
         sentences.append(
             f"{report['failed']:,} of {report['pairs']:,} pairs have a picture without a face; they count as "

@@ -61,7 +61,7 @@ class About:
 
     Attributes:
         name: the run's.
-        settings: flat settings to compare runs by; None says nothing.
+        settings: flat settings to compare runs by.
         texts: Markdown by name.
     """
 
@@ -94,7 +94,8 @@ class TensorBoard(keras.callbacks.Callback):
             for name, text in about.texts.items():
                 tf.summary.text(name, text)
         with self._best.as_default(step=0):
-            told = {name: value for name, value in about.settings.items() if value is not None}
+            # A setting that one run lacks would not count as one in which runs differ.
+            told = {name: "None" if value is None else value for name, value in about.settings.items()}
             api.hparams(told, trial_id=about.name)
         self._flush()
 

@@ -94,8 +94,9 @@ def test_runs_compare_by_their_settings_and_their_best_epochs(whole):
     best = events(whole / BEST)
     content = best.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     started = metadata.parse_session_start_info_plugin_data(content)
-    assert started.group_name == "mine" and set(started.hparams) == {"loss", "epochs", "xla"}
+    assert started.group_name == "mine" and set(started.hparams) == {"loss", "epochs", "xla", "margin"}
     assert started.hparams["loss"].string_value == "circle" and started.hparams["xla"].bool_value is True
+    assert started.hparams["margin"].string_value == "None" and started.hparams["epochs"].number_value == 4
     assert values(whole / BEST, "verification/auc") == pytest.approx([0.6, 0.8, 0.9])
     assert steps(whole / BEST, "verification/auc") == [1, 2, 4]
     assert set(best.Tags()["tensors"]) == {"verification/auc", metadata.SESSION_START_INFO_TAG}
