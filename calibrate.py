@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import tyro
 from pydantic import Field
 
@@ -25,6 +26,7 @@ from inference import find_bundle
 
 if TYPE_CHECKING:
     from facekit.calibration import Calibration
+    from facekit.scored import ScoredPairs
 
 
 class CalibrateCommand(Settings):
@@ -71,6 +73,7 @@ class Calibrated:
         before: its threshold before; None where it had none.
         warnings: sentences.
         quality: of the probability, on people who did not fit it; None where none was asked for.
+        predicted: 95 % prediction interval of the FMR that as many pairs of as many other people will show.
     """
 
     bundle: Path
@@ -78,6 +81,7 @@ class Calibrated:
     before: Threshold | None
     warnings: list[str]
     quality: dict[str, Any] | None
+    predicted: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, plain numbers first."""
@@ -94,6 +98,7 @@ class Calibrated:
                 "by": threshold.by,
                 "threshold": list(threshold.value_interval or (None, None)),
                 "fmr": list(threshold.fmr_interval),
+                "fmr_on_others": list(self.predicted),
             },
             "criterion": threshold.criterion,
             "data": threshold.data,
@@ -111,6 +116,11 @@ class Calibrated:
         if self.record.threshold.value_interval:
             low, high = self.record.threshold.value_interval
             lines.append(f"95 % interval of the threshold: {low:.4f} to {high:.4f}.")
+        low, high = self.predicted
+        lines.append(
+            f"Counted again on as many other people, an FMR of {low:.3g} to {high:.3g} is to be expected (95 % "
+            "prediction interval)."
+        )
         if self.quality:
             lines.append(
                 f"Probability on people who did not fit it: Brier score {self.quality['brier']:.4f}, expected "
@@ -154,7 +164,19 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
         quality = probability_quality(scored, command.probability)
     write_record(system.bundle, record)
     warnings = [*pairs.warnings, *model_doubts(system), *overlap.warnings]
-    return Calibrated(system.bundle, record, system.record.threshold, warnings, quality)
+    return Calibrated(system.bundle, record, system.record.threshold, warnings, quality, predicted(scored, found))
+
+
+def predicted(scored: ScoredPairs, found: Calibration) -> tuple[float, float]:
+    """95 % prediction interval of the FMR at a calibrated threshold on as many other people."""
+    from facekit.intervals import prediction_interval
+
+    impostor = ~scored.same
+    accepted, count = (scored.ranked < found.threshold)[impostor], int(impostor.sum())
+    if scored.people is None:
+        return prediction_interval(accepted, count)
+    ids1, ids2 = (side[impostor] for side in scored.people)
+    return prediction_interval(accepted, count, np.unique([ids1, ids2]).size, ids1, ids2)
 
 
 def as_threshold(found: Calibration, data: str) -> Threshold:

@@ -247,8 +247,8 @@ def doubts(report: Mapping[str, Any], threshold: float | None) -> list[str]:
     if share > 0.8:
         kind = "impostor" if report["impostor"] > report["genuine"] else "genuine"
         sentences.append(
-            f"{share:.1%} of the pairs are {kind} pairs: whoever calls all pairs that has an accuracy of {share:.3f}. "
-            "Read FMR and FNMR instead."
+            f"{share:.1%} of the pairs are {kind} pairs: whoever calls all pairs that has an accuracy of "
+            f"{share:.3f}. Read FMR and FNMR instead."
         )
     if report["failed"]:
         sentences.append(

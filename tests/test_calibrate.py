@@ -56,6 +56,8 @@ def test_the_threshold_is_the_largest_within_the_rate_and_goes_into_the_bundle(c
     assert threshold.data == str(crops) and threshold.by == "identity" and "0.1" in threshold.criterion
     low, high = threshold.value_interval
     assert low <= threshold.value <= high
+    low, high = said["intervals"]["fmr_on_others"]
+    assert low <= said["intervals"]["fmr"][0] <= said["intervals"]["fmr"][1] <= high
     assert said["before"] is None and said["intervals"]["fmr"][0] <= said["fmr"] <= said["intervals"]["fmr"][1]
 
 
