@@ -27,6 +27,7 @@ def choose_threshold(config: Config, held_out: HeldOut) -> Threshold:
     value = min(value, 2.0)
     rates = rates_at(distances, same, value)
     people = held_out.pairs.people() or (None, None)
+    intervals = score_intervals(distances, same, distances < value, *people)
     return Threshold(
         value=value,
         criterion=criterion,
@@ -35,8 +36,9 @@ def choose_threshold(config: Config, held_out: HeldOut) -> Threshold:
         impostor=int((~same).sum()),
         fmr=rates.fpr,
         fnmr=rates.fnr,
-        fmr_interval=score_intervals(distances, same, distances < value, *people).fmr,
+        fmr_interval=intervals.fmr,
         date=f"{datetime.date.today():%Y-%m-%d}",
+        by=intervals.by,
     )
 
 

@@ -136,8 +136,8 @@ def judge_gallery(
         )
     if report["failed_gallery"]:
         warnings.append(
-            f"{report['failed_gallery']} gallery pictures have no face; {report['lost_people']} people are left "
-            "with none, and their probes count as missed."
+            f"Gallery pictures without a face: {report['failed_gallery']}. People left with none: "
+            f"{report['lost_people']}; their probes count as missed."
         )
     report |= {
         **facts,
@@ -156,7 +156,7 @@ def figures(name: str, result: Identification) -> dict[str, Any]:
     from facekit import identification_plots as plots
 
     return {
-        "Cumulative match characteristic": plots.cmc_figure({name: result}),
-        "Open set": plots.tpir_figure({name: result}),
-        "Similarities": plots.similarity_figure(result.similarities),
+        "How often the right person is among the r nearest": plots.cmc_figure({name: result}),
+        "Strangers among the probes: right names against false alarms": plots.tpir_figure({name: result}),
+        "How alike two probes are, and a probe and a distractor": plots.similarity_figure(result.similarities),
     }

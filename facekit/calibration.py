@@ -74,8 +74,7 @@ def calibrate_at_fmr(scored: ScoredPairs, fmr: float) -> Calibration:
             f"Accepting every pair with a face in both pictures has an FMR of {found.fmr:.4f}, within the target "
             f"of {fmr:g}: there is no threshold to find. Choose a lower FMR, or pictures with more faces."
         )
-    ids1, ids2 = scored.people or (None, None)
-    low, high = threshold_interval(scored.ranked, scored.same, fmr, ids1, ids2)
+    low, high = threshold_interval(scored.ranked, scored.same, fmr, scored.ids1, scored.ids2)
     # Where the interval ends among the failed pairs, at infinity, no score tells where.
     ends = low, min(high, float(np.nanmax(scored.distances)))
     criterion = f"the largest threshold with an FMR of at most {fmr:g}"
@@ -99,10 +98,9 @@ def calibrate_by_cost(scored: ScoredPairs) -> Calibration:
         )
     _refuse_one_class(scored.same)
     found = cost_threshold(distances, scored.same).threshold
-    ids1, ids2 = scored.people or (None, None)
     statistic = _weighted_cost_threshold(distances, scored.same)
     times = max(200, min(1000, 200_000_000 // len(scored)))
-    interval = bootstrap_interval(statistic, len(scored), ids1, ids2, times)
+    interval = bootstrap_interval(statistic, len(scored), scored.ids1, scored.ids2, times)
     ends = float(interval.low), float(interval.high)
     if scored.kind == "cosine":  # back to minus the cosine, which is the internal distance
         found, ends = found**2 / 2 - 1, (ends[0] ** 2 / 2 - 1, ends[1] ** 2 / 2 - 1)
@@ -133,9 +131,9 @@ def _calibration(
 
 def _error_interval(scored: ScoredPairs, threshold: float, kind: BoolArray) -> Ends:
     """The interval of the error rate of one kind of pairs (n,)."""
-    chosen = scored.chosen(kind)
-    ids1, ids2 = chosen.people or (None, None)
-    return rate_interval((chosen.ranked < threshold) != chosen.same, ids1, ids2)
+    ids1, ids2 = (None if ids is None else ids[kind] for ids in (scored.ids1, scored.ids2))
+    wrong = (scored.ranked < threshold) != scored.same
+    return rate_interval(wrong[kind], ids1, ids2)
 
 
 def _weighted_cost_threshold(distances: FloatArray, same: BoolArray) -> Callable[[FloatArray], float]:

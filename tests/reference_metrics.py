@@ -127,3 +127,27 @@ def shared_pairs(ids1: Iterable[int], ids2: Iterable[int], folds: Iterable[int])
                 shared += 1
                 break
     return shared
+
+
+def variance_parts(errors: Bools, ids1: list[int], ids2: list[int]) -> tuple[float, float]:
+    """What people and what couples of people add to the variance of the bootstrap over people.
+
+    A person's weight has mean 1 and variance 1: pairs that share one person vary together by 1, impostor pairs of
+    the same two people by (1 + 1) (1 + 1) - 1 = 3.
+    """
+    rate = sum(errors) / len(errors)
+    people = couples = 0.0
+    for error, a, b in zip(errors, ids1, ids2, strict=True):
+        for other, c, d in zip(errors, ids1, ids2, strict=True):
+            product = (error - rate) * (other - rate) / len(errors) ** 2
+            if {a, b} == {c, d} and a != b:
+                couples += 3 * product
+            elif {a, b} & {c, d}:
+                people += product
+    return people, couples
+
+
+def equal_people(ids1: list[int], ids2: list[int]) -> float:
+    """(sum m)^2 / sum m^2 of the numbers of pairs that people have."""
+    numbers = [sum(person in pair for pair in zip(ids1, ids2, strict=True)) for person in {*ids1, *ids2}]
+    return sum(numbers) ** 2 / sum(number**2 for number in numbers)

@@ -1,14 +1,25 @@
-"""Intervals: against slow loops and known distributions."""
+"""The bootstrap and intervals of scores: against slow loops and known distributions."""
 
 import math
 import time
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facekit.bootstrap import Interval, bootstrap_interval, score_intervals, weighted_auc, weighted_rates
+from facekit.bootstrap import (
+    Interval,
+    bootstrap_interval,
+    roc_band,
+    score_intervals,
+    weighted_auc,
+    weighted_rates,
+    weighted_tpr_at_fpr,
+)
+from facekit.intervals import rate_interval
+from facekit.metrics import FloatArray
 from tests import reference_metrics as reference
 from tests.pair_cases import Scores, crowd, normal_pairs, quickly, scored_pairs
 
@@ -64,13 +75,81 @@ def test_without_people_pairs_are_drawn() -> None:
     assert (interval.low, interval.high) == tuple(np.quantile([weights[0] for weights in seen], [0.025, 0.975]))
 
 
-def test_intervals_end_at_the_rule_of_three_where_nothing_went_wrong() -> None:
+@quickly
+@given(scored_pairs(), st.lists(st.integers(min_value=0, max_value=3), min_size=14, max_size=14))
+def test_tpr_at_fpr_of_weighted_pairs_is_that_of_repeated_ones(pairs: Scores, times: list[int]) -> None:
+    distances, same = pairs
+    rates = [0.0, 0.1, 0.25, 0.5, 0.7, 1.0]
+    statistic = weighted_tpr_at_fpr(distances, same, [*rates, math.nan])
+    repeated = [i for i, count in enumerate(times[: len(same)]) for _ in range(count)]
+    drawn, kinds = [distances[i] for i in repeated], [same[i] for i in repeated]
+    found = statistic(np.array(times[: len(same)], dtype=float))
+    assert math.isnan(found[-1])
+    if len(set(kinds)) < 2:
+        assert np.isnan(found).all()
+    else:
+        expected = [reference.best_within(drawn, kinds, rate)[0] for rate in rates]
+        assert found[:-1].tolist() == pytest.approx(expected, abs=1e-12)
+
+
+# ---- Intervals of scores ---------------------------------------------------------------------------------------
+
+
+def test_score_intervals_are_those_of_their_rates() -> None:
+    distances, _ = normal_pairs(600)
+    first, second, same = crowd(600, 40)
+    accepted = distances < 1
+    by_pair = score_intervals(distances, same, accepted)
+    assert (by_pair.by, by_pair.resamples) == ("pair", 1000)
+    assert by_pair.fmr == pytest.approx(rate_interval(accepted[~same]), abs=1e-12)
+    found = score_intervals(distances, same, accepted, first, second)
+    assert (found.by, found.resamples) == ("identity", 1000)
+    expected = rate_interval(accepted[~same], first[~same], second[~same])
+    assert found.fmr == pytest.approx(expected, abs=1e-12) != by_pair.fmr
+    assert found.fnmr == pytest.approx(rate_interval(~accepted[same], first[same], second[same]), abs=1e-12)
+    interval = bootstrap_interval(weighted_auc(distances, same), 600, first, second)
+    assert found.auc == (interval.low, interval.high)
+    again = score_intervals(distances, same, accepted, first, second, seed=1)
+    assert again.fmr == found.fmr
+    assert again.auc != found.auc
+
+
+def test_the_accuracys_variance_is_that_of_the_bootstrap_with_fixed_shares() -> None:
+    distances, _ = normal_pairs(2000)
+    first, second, same = crowd(2000, 100)
+    person = np.random.default_rng(0).normal(0, 0.2, 100)
+    accepted = distances + person[first] + person[second] < 1.05
+    rates, drawn = weighted_rates(accepted, same), []
+
+    def accuracy(weights: FloatArray) -> float:
+        drawn.append(rates(weights)[0])
+        return 0.0
+
+    bootstrap_interval(accuracy, 2000, first, second, 1500)
+    low, high = score_intervals(distances, same, accepted, first, second).accuracy
+    assert low < np.mean(accepted == same) < high
+    # The interval is exact, not normal, and widened for 100 people: a little more than 2 x 1.96 deviations.
+    assert (high - low) / (2 * 1.96 * np.std(drawn)) == pytest.approx(1.05, abs=0.07)
+
+
+def test_classes_that_do_not_overlap_still_have_intervals() -> None:
     distances, same = np.r_[np.zeros(100), np.ones(300)], np.arange(400) < 100
     found = score_intervals(distances, same, distances < 0.5)
-    assert (found.by, found.resamples) == ("pair", 1000)
-    assert found.fmr == (0.0, 0.01)
-    assert found.fnmr == (0.0, 0.03)
-    assert found.auc == (1.0, 1.0)
+    assert found.fmr == (0, pytest.approx(1 - 0.025 ** (1 / 300)))
+    assert found.fnmr == (0, pytest.approx(1 - 0.025 ** (1 / 100)))
+    assert found.accuracy == (pytest.approx(0.025 ** (1 / 400)), 1)
+    assert found.auc == (pytest.approx(0.025 ** (1 / 100)), 1)
+    assert score_intervals(-distances, same, same).auc == (0, pytest.approx(1 - 0.025 ** (1 / 100)))
+    ids1, ids2 = np.arange(400) // 2, np.where(same, np.arange(400) // 2, np.arange(400) // 2 + 200)
+    by_identity = score_intervals(distances, same, distances < 0.5, ids1, ids2)
+    assert by_identity.auc[0] < found.auc[0]
+    assert by_identity.fmr[1] > 2 * found.fmr[1]
+
+
+def test_intervals_of_one_class_are_nan() -> None:
+    found = score_intervals([0.1, 0.2], [False, False], [True, False])
+    assert np.isnan([found.auc, found.accuracy, found.fmr, found.fnmr]).all()
+    assert np.isnan(roc_band([0.1, 0.2], [False, False], [0.1, 0.5])).all()
 
 
 def test_intervals_refuse_what_does_not_fit() -> None:
@@ -80,6 +159,10 @@ def test_intervals_refuse_what_does_not_fit() -> None:
         score_intervals([0.1, 0.2], [True, False], [True, False], ["a"] * 3, ["a"] * 3)
     with pytest.raises(ValueError, match=r"shapes \(1,\) and \(2,\)"):
         score_intervals([0.1, 0.2], [True, False], [True])
+    with pytest.raises(ValueError, match="`fprs` must be rates, 0 to 1. Received: 0.1 to 1.1"):
+        roc_band([0.1, 0.2], [True, False], [0.1, 1.1])
+    with pytest.raises(ValueError, match="belong together"):
+        roc_band([0.1, 0.2], [True, False], [0.1], ids1=["a", "b"])
 
 
 def _cover(studies: int, resamples: int) -> dict[str, float]:
@@ -119,10 +202,76 @@ def test_intervals_hold_the_truth_over_many_studies() -> None:
     assert held["pair"] < 0.7
 
 
+# ---- The ROC's band --------------------------------------------------------------------------------------------
+
+
+def _band_covers(people: int, spread: float, apart: float, studies: int) -> tuple[float, FloatArray]:
+    """Of some false-match rates, the least share of studies in which the band holds the true TPR; median widths.
+
+    Distances have an effect of each person, which impostor pairs take from both of theirs, and one of each pair.
+    """
+    normal, rates = NormalDist(), np.array([0.3, 0.1, 0.03])
+    thresholds = [normal.inv_cdf(rate) * math.sqrt(1 + 2 * spread**2) for rate in rates]
+    truth = np.array([normal.cdf((threshold + apart) / math.sqrt(1 + spread**2)) for threshold in thresholds])
+    ones, twos = np.triu_indices(people, 1)
+    person = np.repeat(np.arange(people), 3)
+    first, second = np.append(person, ones), np.append(person, twos)
+    same = first == second
+    within, widths = np.zeros(rates.size), []
+    for study in range(studies):
+        rng = np.random.default_rng(study)
+        effect, of_one = rng.normal(0, spread, people), rng.normal(0, spread, people)
+        distances = np.where(same, of_one[first] - apart, effect[first] + effect[second])
+        distances += rng.normal(0, 1, same.size)
+        low, high = roc_band(distances, same, rates, first, second, resamples=100, seed=study)
+        within += (low <= truth) & (truth <= high)
+        widths.append(high - low)
+    return float(within.min() / studies), np.median(widths, axis=0)
+
+
+@pytest.mark.parametrize(("spread", "apart"), [(0.5, 2), (0.5, 4.5)])
+def test_the_band_holds_the_true_curve(spread: float, apart: float) -> None:
+    covered, widths = _band_covers(40, spread, apart, studies=60)
+    assert covered >= 0.93
+    assert widths.max() < 0.6
+    wider = _band_covers(20, spread, apart, studies=10)[1]
+    assert (wider > widths).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("spread", "apart"), [(0.5, 2), (1, 2), (0.5, 4.5), (1, 4.5)])
+def test_the_band_holds_the_true_curve_over_many_studies(spread: float, apart: float) -> None:
+    assert _band_covers(60, spread, apart, studies=400)[0] >= 0.92
+
+
+def test_the_band_knows_its_ends_and_needs_no_order() -> None:
+    distances, same = normal_pairs(400)
+    distances[same.argmax()] = math.inf  # a pair that failed: no threshold accepts it
+    low, high = roc_band(distances, same, [0.0, 0.1, 1.0])
+    assert ((low >= 0) & (high <= 1) & (low < high)).all()
+    assert low[2] < 1 - 1 / 200 < high[2]
+    order = np.random.default_rng(0).permutation(400)
+    again = roc_band(distances[order], same[order], [0.0, 0.1, 1.0])
+    np.testing.assert_array_equal([low, high], again)
+
+
+# ---- Size ------------------------------------------------------------------------------------------------------
+
+
 def test_a_thousand_resamples_of_6000_pairs_take_seconds() -> None:
     distances, _ = normal_pairs(6000)
     first, second, same = crowd(6000, 2000)
     start = time.process_time()
     found = score_intervals(distances, same, distances < 1, first, second)
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 2
     assert (found.by, found.resamples) == ("identity", 1000)
+
+
+@pytest.mark.slow
+def test_a_million_and_a_half_pairs_take_seconds() -> None:
+    distances, _ = normal_pairs(1_500_000)
+    first, second, same = crowd(1_500_000, 5000)
+    start = time.process_time()
+    score_intervals(distances, same, distances < 1, first, second)
+    roc_band(distances, same, np.geomspace(1e-5, 1, 80), first, second)
+    assert time.process_time() - start < 40

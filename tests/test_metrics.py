@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -38,9 +39,10 @@ def test_auc_and_eer_equal_the_loops(pairs: Scores) -> None:
     assert eer(distances, same).rate == pytest.approx(reference.eer(distances, same), abs=1e-12)
 
 
-def test_auc_and_roc_equal_scikit_learn_with_ties() -> None:
-    distances, same = normal_pairs(3001)
-    distances = np.round(distances, 2)
+@pytest.mark.parametrize(("pairs", "decimals"), [(2, 9), (3, 0), (7, 0), (10, 1), (3001, 2), (3001, 0), (3001, 16)])
+def test_auc_and_roc_equal_scikit_learn_with_few_pairs_and_with_ties(pairs: int, decimals: int) -> None:
+    distances, same = normal_pairs(pairs)
+    distances = np.round(distances, decimals)
     assert auc(distances, same) == pytest.approx(roc_auc_score(same, -distances), abs=1e-12)
     fpr, tpr, thresholds = roc_curve(same, -distances, drop_intermediate=False)
     curve = roc(distances, same)
@@ -290,6 +292,12 @@ def test_failed_pairs_are_rejections_in_the_headline_and_absent_from_the_survivo
 def test_one_class_gives_nan_and_no_crash(kind: bool) -> None:
     distances, same = [0.1, 0.2, 0.2, 0.7], [kind] * 4
     curve, rates = roc(distances, same), rates_at(distances, same, 0.5)
+    for point, threshold in enumerate(curve.thresholds):
+        accepted = reference.counts(distances, same, threshold)[:2]
+        assert (curve.accepted_genuine[point], curve.accepted_impostor[point]) == accepted
+    counts = (rates.true_accepts, rates.false_accepts, rates.true_rejects, rates.false_rejects)
+    assert counts == reference.counts(distances, same, 0.5)
+    assert rates.accuracy == (0.75 if kind else 0.25)
     assert np.isnan(curve.fpr).all() == kind
     assert np.isnan(curve.tpr).all() != kind
     assert math.isnan(rates.fpr) == kind
@@ -331,13 +339,48 @@ def test_a_threshold_that_is_nan_is_refused() -> None:
 # ---- Size ------------------------------------------------------------------------------------------------------
 
 
-def test_a_million_and_a_half_scores_take_seconds() -> None:
+def test_a_million_and_a_half_scores_with_ties_give_scikit_learns_curve_in_seconds() -> None:
     distances, same = normal_pairs(1_500_000)
-    distances = distances.astype(np.float32)
+    distances = np.round(distances, 4)
     start = time.process_time()
-    area, table = auc(distances, same), tpr_at_fpr(distances, same)
-    kfold_accuracy(distances, same, np.arange(distances.size) % 10)
-    cost_threshold(distances, same)
-    assert time.process_time() - start < 20
+    curve, area, equal, table = (
+        roc(distances, same),
+        auc(distances, same),
+        eer(distances, same),
+        tpr_at_fpr(distances, same),
+    )
+    assert time.process_time() - start < 10
+    fpr, tpr, _ = roc_curve(same, -distances, drop_intermediate=False)
+    np.testing.assert_allclose(curve.fpr, fpr, atol=1e-12)
+    np.testing.assert_allclose(curve.tpr, tpr, atol=1e-12)
     assert area == pytest.approx(roc_auc_score(same, -distances), abs=1e-9)
-    assert all(claim.claimable for claim in table)
+    # The line between two points of scikit-learn's curve, at the place where FMR + TPR = 1.
+    assert equal.rate == pytest.approx(np.interp(1, fpr + tpr, fpr), abs=1e-9)
+    for claim in table:
+        assert claim.claimable
+        assert claim.tpr == pytest.approx(tpr[fpr <= claim.fpr].max(), abs=1e-12)
+        assert rates_at(distances, same, claim.threshold).fpr <= claim.fpr
+        assert rates_at(distances, same, claim.threshold).tpr == claim.tpr
+        assert threshold_at_fmr(distances, same, claim.fpr).threshold == claim.threshold
+
+
+def test_thresholds_of_a_million_and_a_half_scores_equal_plain_counts_in_seconds() -> None:
+    distances, same = normal_pairs(1_500_000)
+    start = time.process_time()
+    best, cost = best_accuracy_threshold(distances, same), cost_threshold(distances, same)
+    folds = kfold_accuracy(distances, same, np.arange(distances.size) // 2 % 10)
+    assert time.process_time() - start < 20
+    genuine, impostor = np.sort(distances[same]), np.sort(distances[~same])
+    candidates = np.append(np.sort(distances), np.inf)
+    right = np.searchsorted(genuine, candidates) + impostor.size - np.searchsorted(impostor, candidates)
+    assert best == candidates[right.argmax()]
+    assert auc(distances, same) == pytest.approx(
+        np.searchsorted(genuine, impostor).mean() / genuine.size, abs=1e-12
+    )
+    costs = 0.8 * np.searchsorted(impostor, COST_GRID) / impostor.size
+    costs += 0.2 - 0.2 * np.searchsorted(genuine, COST_GRID) / genuine.size
+    assert cost.cost == pytest.approx(costs.min(), abs=1e-12)
+    assert cost.threshold == COST_GRID[costs.argmin()]
+    # Two normals of deviation 0.2 that are 0.5 apart: 1.25 deviations to the middle between them.
+    assert folds.accuracy == pytest.approx(NormalDist().cdf(1.25), abs=1e-3)
+    assert best == pytest.approx(1.05, abs=0.02)

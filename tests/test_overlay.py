@@ -65,6 +65,7 @@ def test_chance_and_nearly_chance_and_averaged_curves_are_read_as_they_are(tmp_p
     [
         ("0.1 0.0\n0.5 1.2\n", r"curve\.txt, line 2: expected two numbers from 0 to 1.*found '0\.5 1\.2'"),
         ("0.1 0.0\n-0.5 0.2\n", "line 2"),
+        ("0.1 0.0\n1.5 0.2\n", "line 2"),
         ("# head\n0.1 0.0\nnan 0.2\n", "line 3"),
         ("tpr fpr\n0.1 0.0\n", "line 1.*found 'tpr fpr'"),
         ("0.1 0.0\n0.5\n", "line 2"),
@@ -73,6 +74,7 @@ def test_chance_and_nearly_chance_and_averaged_curves_are_read_as_they_are(tmp_p
         ("0.1 0.0\n# 0.5 0.4\n", "needs two points at least, found 1"),
         ("", "is empty"),
         ("0 0\n0.9 0.1\n0.2 0.5\n1 1\n", "line 3: this is no point of a ROC curve"),
+        ("1 1\n0.2 0.5\n0.9 0.1\n0 0\n", "line 2: this is no point of a ROC curve"),
         ("0 0\n0.1 0.6\n0.3 0.7\n0.95 0.9\n", "line 2: this is no point of a ROC curve"),
     ],
 )

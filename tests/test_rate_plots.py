@@ -257,6 +257,14 @@ def test_the_threshold_curve_holds_the_counted_rates_everywhere(kind: str) -> No
     assert (fmr[-1], fnmr[-1]) == pytest.approx(counted(distances, same, np.finfo(float).max))
 
 
+def test_a_far_score_does_not_hide_how_the_others_lie() -> None:
+    distances, same = scores(5000)
+    distances[0] = 1e6
+    (axes,) = threshold_figure(roc(distances, same)).axes
+    middle = (data(axes.lines[0])[0] > 0.5) & (data(axes.lines[0])[0] < 1.5)
+    assert middle.sum() > 500
+
+
 def test_the_threshold_curve_marks_the_operating_point_its_intervals_and_the_equal_error_rate() -> None:
     curve = roc(*scores())
     figure = threshold_figure(curve, 1.05, "cosine", ((0.1, 0.2), (0.0, 0.05)))
