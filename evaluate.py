@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from facekit.overlay import Overlay
     from facekit.protocols import Pairs
     from judging import Judgement
-    from pictures import Images
 
 
 class EvaluateCommand(Settings):
@@ -128,6 +128,8 @@ PARTS = {
     "distance": ("scores",),
     "threshold": ("scores",),
     "model": ("pairs", "triplets", "gallery", "images"),
+    "impostor_pairs": ("images",),
+    "exclude_people": ("pairs", "images", "gallery"),
     "baselines": ("pairs", "images"),
     "check_overlap": ("pairs", "images", "gallery"),
     "group": ("pairs", "images"),
@@ -145,12 +147,6 @@ def _refuse_stray_parts(command: EvaluateCommand, protocol: str) -> None:
         raise ValueError("`gallery` needs `probes`: the folder of pictures to look for.")
     if protocol == "triplets" and command.images is None:
         raise ValueError("`triplets` needs `images`: the folder that the list's paths start from.")
-    packed = command.pairs is not None and command.pairs.suffix == ".bin"
-    if protocol == "pairs" and (command.images is None) != packed:
-        needs = (
-            "brings its pictures along: leave `images` out" if packed else "needs `images`: where its paths start"
-        )
-        raise ValueError(f"`pairs` {command.pairs} {needs}.")
     if len(command.model) > 1 and protocol in ("triplets", "gallery"):
         raise ValueError(f"`{protocol}` judges one model at a time. Received: {len(command.model)}.")
 
@@ -183,8 +179,8 @@ def evaluate_scores(command: EvaluateCommand, words: str) -> Judgement:
 
     path = command.scores
     assert path is not None
-    output = _output(command, path.with_name(f"{path.stem}-report"))
     scored, groups = read_scores(path, command.distance)
+    output = _output(command, path.with_name(f"{path.stem}-report"), path)
     threshold = None if command.threshold is None else scored.native(command.threshold)
     facts = {
         "protocol": "scores",
@@ -198,33 +194,27 @@ def evaluate_scores(command: EvaluateCommand, words: str) -> Judgement:
     found = None if groups is None else {"group": (np.array(groups), np.array(groups))}
     warnings = [] if scored.folds is None else fold_warnings(scored.folds)
     extras = Extras(facts, warnings, found, _overlays(command))
-    return _written(judge_scores(path.stem, scored, threshold, extras), output)
+    judgement = judge_scores(path.stem, scored, threshold, extras)
+    return _written(replace(judgement, groups=groups), output)
 
 
 def evaluate_pairs(command: EvaluateCommand, words: str) -> Judgement:
     """Pairs of a file, or all of a folder of people, by one or several models."""
     from facekit.group_file import groups_of_pairs, read_groups
-    from judging import Extras, judge_pairs, refuse_one_class
-    from pictures import find_images
-    from scoring import packed_pairs, pairs_to_judge
+    from judging import Extras, judge_pairs
+    from scoring import read_task
     from systems import baselines, bundle_systems
 
     path, folder = command.pairs, command.images
-    images: Images
-    if path is not None and folder is None:
-        pairs, images = packed_pairs(path)
-    else:
-        assert folder is not None
-        pairs = pairs_to_judge(path, folder, command.impostor_pairs, command.exclude_people)
-        images = find_images(folder, pairs.pictures())
-    refuse_one_class(pairs.same, str(path or folder))
+    task = read_task(path, folder, command.impostor_pairs, command.exclude_people)
+    pairs = task.pairs
     groups = None if pairs.groups is None else {"group": (np.array(pairs.groups), np.array(pairs.groups))}
     if command.group is not None:
         groups = groups_of_pairs(read_groups(command.group), pairs.first, pairs.second)
     systems = bundle_systems(command.model or (find_bundle(),))
     assert systems[0].bundle is not None
     name = f"evaluation-{path.stem if path else 'all'}" + (f"-{folder.resolve().name}" if folder else "")
-    output = _output(command, systems[0].bundle.parent / name)
+    output = _output(command, systems[0].bundle.parent / name, path)
     runtime.start_quietly()
     warnings = list(pairs.warnings)
     if command.baselines or len(systems) > 1:
@@ -235,11 +225,12 @@ def evaluate_pairs(command: EvaluateCommand, words: str) -> Judgement:
         "data": _data_words(path, folder, pairs, command.impostor_pairs),
         "pairs_file": str(path) if path else None,
         "images": str(folder or path),
+        "left_out": task.left_out,
         "output": str(output),
         "command": words,
     }
     extras = Extras(facts, warnings, groups, _overlays(command))
-    return _written(judge_pairs(systems, pairs, images, command.cache, extras, command.check_overlap), output)
+    return _written(judge_pairs(systems, pairs, task.images, command.cache, extras, command.check_overlap), output)
 
 
 def _data_words(path: Path | None, folder: Path | None, pairs: Pairs, limit: int) -> str:
@@ -277,13 +268,13 @@ def evaluate_triplets(command: EvaluateCommand, words: str) -> Judgement:
 
 def evaluate_gallery(command: EvaluateCommand, words: str) -> Judgement:
     """Probes to be found in a gallery."""
-    from facekit.protocols import read_people
     from searching import check_apart, judge_gallery, read_side
     from systems import bundle_systems
 
-    left_out = read_people(command.exclude_people) if command.exclude_people else set()
     folders = {"gallery": command.gallery, "probes": command.probes, "distractors": command.distractors}
-    sides = {name: read_side(folder, name, left_out) for name, folder in folders.items() if folder is not None}
+    given = {name: folder for name, folder in folders.items() if folder is not None}
+    left_out = _left_out(command, given)
+    sides = {name: read_side(folder, name, left_out) for name, folder in given.items()}
     check_apart(sides["gallery"], sides["probes"], sides.get("distractors"))
     (system,) = bundle_systems(command.model or (find_bundle(),))
     assert system.bundle is not None and command.gallery is not None
@@ -293,10 +284,21 @@ def evaluate_gallery(command: EvaluateCommand, words: str) -> Judgement:
         "protocol": "gallery",
         "data": "; ".join(f"{name} {side.folder}" for name, side in sides.items()),
         **{f"{name}_dir": str(side.folder) for name, side in sides.items()},
+        "left_out": f"{len(left_out)} people of {command.exclude_people} left out" if left_out else "",
         "output": str(output),
         "command": words,
     }
     return _written(judge_gallery(system, sides, command.cache, facts, command.check_overlap), output)
+
+
+def _left_out(command: EvaluateCommand, folders: Mapping[str, Path]) -> set[str]:
+    from pictures import people_pictures
+    from scoring import people_to_leave_out
+
+    if command.exclude_people is None:
+        return set()
+    people = [person for name, folder in folders.items() for person in people_pictures(folder, name)[1]]
+    return people_to_leave_out(command.exclude_people, people)
 
 
 def _overlays(command: EvaluateCommand) -> list[Overlay]:
@@ -310,8 +312,12 @@ def _written(judgement: Judgement, output: Path) -> Judgement:
     return judgement
 
 
-def _output(command: EvaluateCommand, usual: Path) -> Path:
+def _output(command: EvaluateCommand, usual: Path, source: Path | None = None) -> Path:
     output = command.output or usual
+    if source is not None and (output / "scores.csv").resolve() == source.resolve():
+        raise ValueError(
+            f"`output` {output}: its scores.csv would replace the file that is judged. Choose another."
+        )
     check_writable(output, "output")
     return output
 
@@ -324,8 +330,11 @@ def write_report(judgement: Judgement, output: Path) -> None:
 
     write_page(output, judgement.page)
     write_text(output / "report.json", json.dumps(judgement.report, indent=2) + "\n")
-    if judgement.scored is not None:
-        write_text(output / "scores.csv", scores_csv(judgement.scored))
+    if judgement.scored is None:
+        # An earlier report's: it would be taken for this one's.
+        (output / "scores.csv").unlink(missing_ok=True)
+    else:
+        write_text(output / "scores.csv", scores_csv(judgement.scored, judgement.groups))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -342,7 +351,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nInterrupted. Crops made so far are kept: the next run goes on from there.", file=sys.stderr)
+        print(
+            "\nInterrupted: no report. Crops made so far are kept: the next run goes on from there.",
+            file=sys.stderr,
+        )
         return runtime.INTERRUPTED
     print(json.dumps(judgement.report, indent=2) if command.as_json else judgement.text)
     return 0

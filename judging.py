@@ -18,10 +18,10 @@ from facekit.comparison import compare_systems, comparison_rows
 from facekit.groups import rates_by_group
 from facekit.overlay import Overlay
 from facekit.page import Page
-from facekit.protocols import Pairs
+from facekit.pairs import Pairs
 from facekit.report import verification_report
 from facekit.report_text import comparison_text, triplet_text, verification_text
-from facekit.scored import ScoredPairs
+from facekit.scored import ScoredPairs, refuse_one_class
 from facekit.verification_page import comparison_page, triplet_page, verification_page
 from overlap import Overlap, by_embeddings, by_names
 
@@ -107,17 +107,6 @@ def judge_scores(name: str, scored: ScoredPairs, threshold: float | None, extras
         page = joined(page, comparison_page(header, cells, systems, extras.facts, warnings))
         text = f"{text}\n\n{comparison_text(header, cells)}"
     return Judgement(report, page, text, scored)
-
-
-def refuse_one_class(same: NDArray[np.bool_], where: str = "The list") -> None:
-    """See that there are pairs of both kinds.
-
-    Raises:
-        ValueError: there are not.
-    """
-    if same.all() or not same.any():
-        kind = "genuine" if same.all() else "impostor"
-        raise ValueError(f"{where}: all {same.size} pairs are {kind}. A verifier is judged on both kinds.")
 
 
 def judge_pairs(

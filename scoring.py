@@ -11,45 +11,85 @@ from numpy.typing import NDArray
 
 from facekit.folder_pairs import all_pairs
 from facekit.packed_pairs import as_pairs, read_bin
-from facekit.protocols import Pairs, plain_name, read_pairs, read_people
-from facekit.scored import ScoredPairs
-from pictures import Packed, PictureReader, embed_pictures, people_pictures
+from facekit.pairs import Pairs, plain_name
+from facekit.protocols import read_pairs, read_people
+from facekit.scored import ScoredPairs, refuse_one_class
+from pictures import Images, Packed, PictureReader, embed_pictures, find_images, people_pictures
 from systems import System
 
 # Pairs whose distances are computed at once: bounds memory.
 PAIRS_AT_ONCE = 1 << 16
 
 
-def pairs_to_judge(
-    path: Path | None, folder: Path, impostor_limit: int, exclude_people: Path | None = None
-) -> Pairs:
-    """The pairs of a file, or of a whole folder of people, less those of people to leave out.
+@dataclass(frozen=True)
+class Task:
+    """What is to be judged: pairs, their pictures, and what was left out, in words ("" for nothing)."""
+
+    pairs: Pairs
+    images: Images
+    left_out: str
+
+
+def read_task(path: Path | None, folder: Path | None, impostor_limit: int, exclude_people: Path | None) -> Task:
+    """The pairs of a file, or of a whole folder of people, less those of people to leave out, and their pictures.
 
     Args:
         path: pairs file; None: all genuine pairs of the folder, and impostor pairs.
-        folder: the pictures.
+        folder: the pictures; None: the pairs file is a .bin, which brings its own.
         impostor_limit: the most impostor pairs of a folder; 0: all.
         exclude_people: names of people to leave out, one a line.
 
     Raises:
-        ValueError: a file or the folder is wrong, or no pair is left.
+        ValueError: a file or the folder is wrong, nobody of the list is there, no pair is left, or all are of one
+            kind.
     """
-    if path is not None:
-        pairs = read_pairs(path)
-        return pairs if exclude_people is None else pairs.without_people(read_people(exclude_people))
+    if path is not None and (folder is None) != (path.suffix.lower() == ".bin"):
+        needs = (
+            "needs `images`, where its paths start" if folder is None else "brings its pictures: leave `images` out"
+        )
+        raise ValueError(f"`pairs` {path} {needs}.")
+    if folder is None:
+        assert path is not None
+        if exclude_people is not None:
+            raise ValueError(f"{path}: names no people, so `exclude_people` cannot leave any out.")
+        packed = read_bin(path)
+        pairs, images = as_pairs(packed), Packed(packed.by_name())
+        refuse_one_class(pairs.same, str(path))
+        return Task(pairs, images, "")
+    pairs = _pairs_of_folder(folder, impostor_limit, exclude_people) if path is None else read_pairs(path)
+    left_out = ""
+    if exclude_people is not None:
+        lost = people_to_leave_out(
+            exclude_people, known_people(pairs) if path else people_pictures(folder, "images")[1]
+        )
+        pairs = pairs.without_people(lost) if path else pairs
+        left_out = f"{len(lost)} people of {exclude_people} left out"
+    refuse_one_class(pairs.same, str(path or folder))
+    return Task(pairs, find_images(folder, pairs.pictures()), left_out)
+
+
+def _pairs_of_folder(folder: Path, impostor_limit: int, exclude_people: Path | None) -> Pairs:
     names, people = people_pictures(folder, "images")
     if exclude_people is not None:
-        lost = {plain_name(name) for name in read_people(exclude_people)}
+        lost = people_to_leave_out(exclude_people, people)
         kept = [pair for pair in zip(names, people, strict=True) if plain_name(pair[1]) not in lost]
         names, people = [name for name, _ in kept], [person for _, person in kept]
     return all_pairs(names, people, impostor_limit)
 
 
-def packed_pairs(path: Path) -> tuple[Pairs, Packed]:
-    """The pairs and pictures of an InsightFace .bin file; the pictures are crops already."""
-    packed = read_bin(path)
-    pairs = as_pairs(packed)
-    return pairs, Packed(packed.by_name())
+def people_to_leave_out(path: Path, people: Sequence[str] | None) -> set[str]:
+    """Who of a list of people is there, by plain name.
+
+    Raises:
+        ValueError: nobody is: the list must be of other people, or of another spelling.
+    """
+    listed = {plain_name(name) for name in read_people(path)}
+    there = listed if people is None else listed & {plain_name(name) for name in people}
+    if not there:
+        raise ValueError(
+            f"{path}: none of its {len(listed)} people is in the data. Check how the names are written."
+        )
+    return there
 
 
 def known_people(pairs: Pairs) -> list[str] | None:
@@ -69,11 +109,6 @@ class Embedded:
         """The rows of some names."""
         place = {name: position for position, name in enumerate(self.names)}
         return np.fromiter((place[name] for name in names), np.int64, len(names))
-
-    @property
-    def lost(self) -> int:
-        """How many pictures have no face."""
-        return int(np.isnan(self.rows[:, 0]).sum())
 
 
 def embed(system: System, reader: PictureReader, names: list[str]) -> Embedded:
@@ -100,7 +135,8 @@ def score(system: System, pictures: Embedded, pairs: Pairs) -> ScoredPairs:
     if failed.all():
         raise ValueError("No pair has a face in both of its pictures: there is nothing to judge.")
     people = pairs.people()
-    ids1, ids2 = (None, None) if people is None else (np.array(people[0]), np.array(people[1]))
+    # As objects: a million names as fixed-width text would be as long as the longest one each.
+    ids1, ids2 = (None, None) if people is None else (np.array(side, dtype=object) for side in people)
     return ScoredPairs(
         distances, pairs.same, failed, system.kind, pairs.folds, ids1, ids2, pairs.first, pairs.second
     )

@@ -246,7 +246,7 @@ def keep_embeddings(session: Session, held_out: HeldOut) -> keras.callbacks.Call
     def keep(epoch: int) -> None:
         embedding_map.keep(folder, epoch + 1, held_out.embeddings[mapped])
         if session.best.state["epoch"] == epoch:
-            projector.write_points(board, held_out.embeddings[points])
+            projector.write_points(board, held_out.embeddings[points], held_out.images.shape[1])
 
     return AfterEpoch(keep)
 
@@ -337,6 +337,7 @@ def draw_map(folder: RunFolder, rows: Sequence[dict[str, float]]) -> None:
         course = embedding_map.read_course(folder.root / embedding_map.FOLDER)
         figures = {int(row["epoch"]): row["auc"] for row in rows}
         embedding_map.draw(course, figures, folder.root / embedding_map.GIF)
+        print(f"How held-out people gathered, epoch by epoch: {folder.root / embedding_map.GIF}")
     except (ValueError, OSError) as error:
         print(f"No {embedding_map.GIF}: {error}", file=sys.stderr)
 

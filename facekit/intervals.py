@@ -13,7 +13,8 @@ draws (Owen 2007, Annals of Applied Statistics 1(2)):
 
 S_i being the sum of (error - rate) over the pairs of person i, and S_ij over the impostor pairs of i and j. It errs
 on the wide side, which rare errors of few people need: where people do not matter, the interval of a rate of
-impostor pairs is sqrt(3) times as wide as need be, and up to 2.7 times at a handful of errors.
+impostor pairs is sqrt(3) times as wide as need be, and up to 2.7 times at a handful of errors. Where very few
+people cause most errors, a rate below 0.01 still has too narrow an interval: who they are is chance.
 """
 
 from __future__ import annotations
@@ -174,8 +175,8 @@ class Spread:
     @property
     def caution(self) -> float:
         """The share, up to 1, of the effective number that few people leave: their variance is itself uncertain."""
-        many, few = (stdtrit(max(number - 1, 1), _TAIL) for number in (self.pairs, self.equal_people))
-        return float(many / few) ** 2
+        fewer = min(self.pairs, self.equal_people)
+        return float(stdtrit(max(self.pairs - 1, 1), _TAIL) / stdtrit(max(fewer - 1, 1), _TAIL)) ** 2
 
     @property
     def effective_pairs(self) -> float:

@@ -200,7 +200,7 @@ def _plot(figure: Figure, file: str) -> tuple[bytes, str, bytes]:
     with warnings.catch_warnings(), rc_context({"svg.fonttype": "none", "svg.hashsalt": file}):
         # Names in letters that the PNG's font lacks are right in the SVG and in the tables.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(png, format="png", dpi=_PNG_DOTS)
+        figure.savefig(png, format="png", dpi=_PNG_DOTS, pil_kwargs={"compress_level": 1})
         figure.savefig(svg, format="svg", metadata={"Date": None})
     return png.getvalue(), "svg+xml", svg.getvalue()
 
@@ -287,7 +287,7 @@ def _escaped(text: str) -> str:
     """A user's text on one line, in which Markdown and HTML find nothing to act on."""
     line = re.sub(r"([\\`*\[\]<>|~$#&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.split()))
     # What makes a list or a rule at a line's beginning.
-    return re.sub(r"^([-+=]|\d+(?=[.)]))(?=[-+=.)\s]|$)", _escaped_start, line)
+    return re.sub(r"^([-+=](?=[-+=\s]|$)|\d+(?=[.)](?:\s|$)))", _escaped_start, line)
 
 
 def _escaped_start(found: re.Match[str]) -> str:
@@ -314,8 +314,8 @@ def write_page(folder: Path, page: Page) -> None:
     with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as aside:
         for name, data in whole.items():
             write_bytes(Path(aside) / name, data)
-        (folder / PICTURES).mkdir(exist_ok=True)
         for name in whole:
+            (folder / name).parent.mkdir(exist_ok=True)
             os.replace(Path(aside) / name, folder / name)
     for name in earlier - files.keys():
         (folder / PICTURES / name).unlink(missing_ok=True)

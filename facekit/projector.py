@@ -27,7 +27,7 @@ _MOST_PIXELS = 8192  # TensorBoard draws no larger sprite.
 
 
 def write_faces(folder: Path, people: Sequence[str], files: Sequence[str], images: NDArray[np.uint8]) -> None:
-    """Write what the points are and their pictures, once a run.
+    """Write what the points are and their pictures, once a run. TensorBoard looks for nothing yet.
 
     Args:
         folder: of the run's event files.
@@ -39,7 +39,20 @@ def write_faces(folder: Path, people: Sequence[str], files: Sequence[str], image
     text = "".join("\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in rows)
     write_text(folder / FOLDER / "metadata.tsv", text)
     write_png(folder / FOLDER / "sprite.png", sprite(images))
-    cell = cell_size(len(images), images.shape[1])
+
+
+def write_points(folder: Path, embeddings: NDArray[np.floating], side: int) -> None:
+    """Write the points, in the order of their pictures, and what names all files to TensorBoard.
+
+    Args:
+        folder: of the run's event files.
+        embeddings: (n, D).
+        side: of the pictures, in pixels.
+    """
+    text = io.StringIO()
+    np.savetxt(text, embeddings, fmt="%.5g", delimiter="\t")
+    write_text(folder / FOLDER / "tensors.tsv", text.getvalue())
+    cell = cell_size(len(embeddings), side)
     write_text(
         folder / CONFIG,
         "embeddings {\n"
@@ -49,18 +62,6 @@ def write_faces(folder: Path, people: Sequence[str], files: Sequence[str], image
         f'  sprite {{ image_path: "{FOLDER}/sprite.png" single_image_dim: {cell} single_image_dim: {cell} }}\n'
         "}\n",
     )
-
-
-def write_points(folder: Path, embeddings: NDArray[np.floating]) -> None:
-    """Write the points, in the order of their pictures.
-
-    Args:
-        folder: of the run's event files.
-        embeddings: (n, D).
-    """
-    text = io.StringIO()
-    np.savetxt(text, embeddings, fmt="%.5g", delimiter="\t")
-    write_text(folder / FOLDER / "tensors.tsv", text.getvalue())
 
 
 def cell_size(count: int, side: int) -> int:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
-from facekit.metrics import FloatArray, Roc, check_pairs, rates_at
+from facekit.metrics import FloatArray, IntArray, Roc, check_pairs, rates_at
 from facekit.overlay import Overlay
 from facekit.panels import (
     add_legend,
@@ -217,15 +217,12 @@ def threshold_figure(
     Raises:
         ValueError: there are pairs of one class only, or no finite distance.
     """
-    _least_rate({"": curve})
+    _refuse_no_curve({"": curve})
     finite, sign = curve.thresholds[np.isfinite(curve.thresholds)], _sign(kind)
     if not finite.size:
         raise ValueError("There is no finite distance to draw.")
-    # Points evenly spread over the axis and over the pairs. Each one's rates hold from the distance before it on;
-    # all finite distances are accepted just beyond the last one.
-    even = np.linspace(0, 1, _CURVE_POINTS)
-    spread = np.searchsorted(finite, finite[0] + even * (finite[-1] - finite[0]))
-    places = np.union1d(np.union1d(spread, (even * finite.size).astype(np.int64)), curve.thresholds.size - 1)
+    places = _spread(finite, curve.thresholds.size - 1)
+    # Each point's rates hold from the distance before it on; all that is finite is accepted just beyond the last.
     at = sign * np.minimum(curve.thresholds[places], finite[-1])
     figure, (axes,) = panels(1, legend=4)
     for name, rates, colour, style in (
@@ -255,12 +252,16 @@ def threshold_figure(
 
 def _least_rate(curves: Curves) -> float:
     """The least false-match rate that one of the curves resolves; raises ValueError where there is no ROC."""
+    _refuse_no_curve(curves)
+    return min(_floor(curve.impostor) for curve in curves.values())
+
+
+def _refuse_no_curve(curves: Curves) -> None:
     if not curves:
         raise ValueError("There are no curves to draw.")
     for name, curve in curves.items():
         if curve.one_class:
             raise ValueError(f"Curve {name!r} has pairs of one class only: there is no ROC to draw.")
-    return min(_floor(curve.impostor) for curve in curves.values())
 
 
 def _floor(pairs: int) -> float:
@@ -273,6 +274,13 @@ def _thinned(curve: Roc) -> tuple[FloatArray, FloatArray]:
     rates = np.union1d(np.linspace(0, 1, _CURVE_POINTS), np.geomspace(1 / curve.impostor, 1, _CURVE_POINTS))
     points = np.union1d(0, np.searchsorted(curve.fpr, rates, side="right") - 1)
     return curve.fpr[points], curve.tpr[points]
+
+
+def _spread(finite: FloatArray, last: int) -> IntArray:
+    """Places among rising distances, evenly spread over the axis and over the pairs, and the last of all."""
+    even = np.linspace(0, 1, _CURVE_POINTS)
+    across = np.searchsorted(finite, finite[0] + even * (finite[-1] - finite[0]))
+    return np.union1d(np.union1d(across, (even * finite.size).astype(np.int64)), last)
 
 
 def _from_floor(fpr: FloatArray, tpr: FloatArray, floor: float) -> tuple[FloatArray, FloatArray]:

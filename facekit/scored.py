@@ -126,3 +126,18 @@ class ScoredPairs:
             kept(self.first),
             kept(self.second),
         )
+
+
+def refuse_one_class(same: BoolArray, where: str = "The list") -> None:
+    """See that there are pairs of both kinds.
+
+    Args:
+        same: (n,) bool.
+        where: the list, for the sentence.
+
+    Raises:
+        ValueError: there are not.
+    """
+    if same.all() or not same.any():
+        kind = "genuine" if same.all() else "impostor"
+        raise ValueError(f"{where}: all {same.size} pairs are {kind}. A verifier is judged on both kinds.")

@@ -69,7 +69,7 @@ def curve_section(
     ends = (
         f"The {curve.impostor:,} impostor pairs resolve no rate below 3 / {curve.impostor:,}: the curves end there."
     )
-    roc_alt = f"ROC curve of {name}: area {share(report['auc'])}, equal error rate {share(report['eer'])}."
+    eer = f"equal error rate {share(report['eer'])}"
     others = " Grey: published curves, on their own pairs and under their own conditions." if overlays else ""
     words = [
         "Each point of a curve is a threshold. A stricter one accepts fewer strangers (to the left) and fewer true "
@@ -85,13 +85,13 @@ def curve_section(
                 roc_figure({name: curve}, bands, points, overlays),
                 f"ROC, whole and at low false-match rates.{shaded}{others} {ends}",
                 "roc",
-                roc_alt,
+                f"ROC curve of {name}: area {number(report['auc'])}, {eer}.",
             ),
             Illustration(
                 det_figure({name: curve}, bands, points),
                 f"DET: the same with errors on both axes; nearer to the lower left is better.{shaded}",
                 "det",
-                roc_alt.replace("ROC", "DET"),
+                f"DET curve of {name}: {eer}.",
             ),
         ],
     )

@@ -32,7 +32,7 @@ def make_run(runs: Path, name: str, aucs: tuple[float, ...] = AUCS, people: str 
         {
             "epoch": n,
             "loss": 9.0 / n,
-            "images_per_second": 10 * n,
+            "images_per_second": 5 * 2**n,
             "auc": auc,
             "accuracy": auc - 0.1,
             "eer": 1 - auc,

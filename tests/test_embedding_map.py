@@ -105,6 +105,10 @@ def test_the_gif_moves_repeats_and_rests_at_the_end(tmp_path):
     found, durations = frames(tmp_path / "map.gif")
     assert len(found) == 9 and durations == [150, 50, 50, 50, 150, 50, 50, 50, 3000]
     assert all((one != other).any() for one, other in zip(found, found[1:], strict=False))
+    titles = [frame[:45] for frame in found]  # rows above the map
+    assert [(one == other).all() for one, other in zip(titles, titles[1:], strict=False)] == [
+        True, True, True, False, True, True, True, False,
+    ]  # fmt: skip
     with Image.open(tmp_path / "map.gif") as gif:
         assert gif.info["loop"] == 0
     still = read_image(tmp_path / "map.png")

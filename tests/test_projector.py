@@ -19,7 +19,8 @@ def written(folder: Path, count: int = 5, side: int = 32) -> tuple[np.ndarray, n
     images = np.repeat(np.arange(10, 10 + count, dtype=np.uint8), side * side * 3).reshape(count, side, side, 3)
     people = [f"p{n // 2}" for n in range(count)]
     projector.write_faces(folder, people, [f"p\t{n}.jpg" for n in range(count)], images)
-    projector.write_points(folder, embeddings)
+    assert not (folder / projector.CONFIG).exists()  # no points yet
+    projector.write_points(folder, embeddings, side)
     return embeddings, images
 
 

@@ -106,7 +106,7 @@ def test_a_run_that_goes_on_has_every_step_once(whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "tensorboard")
     forget_after(folder, 2)
     assert steps(folder, "train/loss") == [1, 2] and steps(folder / BEST, "verification/auc") == [1, 2]
-    assert "config" not in events(folder).Tags()["tensors"]
+    assert "config" not in events(folder).Tags()["tensors"] and events(folder).file_version == 2
     fitted(folder, range(2, 4))
     for tag in ("train/loss", "verification/auc", "distances/genuine", "verification/roc"):
         assert steps(folder, tag) == [1, 2, 3, 4], tag

@@ -137,6 +137,18 @@ def test_the_table_has_every_figure_with_its_interval() -> None:
     assert values["False-match rate"] == fmr and values["AUC"] == table["AUC"][1]
 
 
+def test_counts_are_of_their_own_class() -> None:
+    scored = pairs()
+    fewer = scored.chosen(scored.same | (np.arange(400) < 100))
+    table = rows(section(page_on(fewer), "All figures"))
+    assert [table[name][-1].split()[-1] for name in ("FMR", "FNMR", "TPR", "accuracy")] == [
+        "50",
+        "200",
+        "200",
+        "250",
+    ]
+
+
 def test_rates_that_the_pairs_cannot_resolve_are_not_claimed() -> None:
     page = page_on(pairs())
     table = rows(section(page, "True matches"))
