@@ -21,12 +21,12 @@ from pydantic import Field
 
 from facekit import runtime
 from facekit.bundle import BundleRecord, Threshold, write_record
+from facekit.scored import ScoredPairs, refuse_one_class
 from facekit.settings import Settings, parse
 from inference import find_bundle
 
 if TYPE_CHECKING:
     from facekit.calibration import Calibration
-    from facekit.scored import ScoredPairs
 
 
 class CalibrateCommand(Settings):
@@ -35,7 +35,7 @@ class CalibrateCommand(Settings):
     model: Path | None = None
     """Bundle folder. None: the newest in runs/ that was trained on real pictures."""
 
-    images: Path
+    images: Path | None = None
     """Folder that the pairs' paths start from; without `pairs`, one folder a person."""
 
     pairs: Path | None = None
@@ -51,7 +51,7 @@ class CalibrateCommand(Settings):
     """Take the threshold of least 0.8 FPR + 0.2 FNR among the distances 0.1, 0.1001, ..., 1.5 instead."""
 
     probability: Literal["none", "platt", "isotonic"] = "none"
-    """Also fit how a distance becomes a probability of "same person", at even odds."""
+    """Also fit how a distance becomes a probability of "same person", at even odds. none: an earlier fit stays."""
 
     exclude_people: Path | None = None
     """People to leave out, one name a line."""
@@ -72,7 +72,7 @@ class Calibrated:
         record: what the bundle says now.
         before: its threshold before; None where it had none.
         warnings: sentences.
-        quality: of the probability, on people who did not fit it; None where none was asked for.
+        quality: of the probability, on pairs that did not fit it; None where none was asked for.
         predicted: 95 % prediction interval of the FMR that as many pairs of as many other people will show.
     """
 
@@ -98,6 +98,7 @@ class Calibrated:
                 "by": threshold.by,
                 "threshold": list(threshold.value_interval or (None, None)),
                 "fmr": list(threshold.fmr_interval),
+                "fnmr": list(threshold.fnmr_interval or (None, None)),
                 "fmr_on_others": list(self.predicted),
             },
             "criterion": threshold.criterion,
@@ -123,7 +124,7 @@ class Calibrated:
         )
         if self.quality:
             lines.append(
-                f"Probability on people who did not fit it: Brier score {self.quality['brier']:.4f}, expected "
+                f"Probability on pairs that did not fit it: Brier score {self.quality['brier']:.4f}, expected "
                 f"calibration error {self.quality['ece']:.4f}."
             )
         return "\n".join([*lines, *(f"WARNING: {warning}" for warning in self.warnings)])
@@ -137,34 +138,42 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
     """
     from facekit.calibration import calibrate_at_fmr, calibrate_by_cost
     from facekit.probability import fit_probability, probability_quality
-    from judging import model_doubts, refuse_one_class
+    from judging import model_doubts
     from overlap import by_names
-    from pictures import PictureReader, find_images
-    from scoring import embed, known_people, pairs_to_judge, score
+    from pictures import PictureReader
+    from scoring import embed, known_people, read_task, score
     from systems import bundle_systems
 
     if (command.fmr is None) != command.cost:
         raise ValueError("Name one way to choose: `fmr` (such as --fmr 0.01) or `cost`.")
-    pairs = pairs_to_judge(command.pairs, command.images, command.impostor_pairs, command.exclude_people)
-    refuse_one_class(pairs.same, str(command.pairs or command.images))
-    images = find_images(command.images, pairs.pictures())
+    if command.images is None and command.pairs is None:
+        raise ValueError("Name what to calibrate on: `images`, a folder of people, or `pairs` with their `images`.")
+    task = read_task(command.pairs, command.images, command.impostor_pairs, command.exclude_people)
     (system,) = bundle_systems([command.model or find_bundle()])
     assert system.bundle is not None and system.record is not None
     runtime.start_quietly()
-    reader = PictureReader(system.recipe, images, command.cache)
-    scored = score(system, embed(system, reader, pairs.pictures()), pairs)
+    reader = PictureReader(system.recipe, task.images, command.cache)
+    scored = score(system, embed(system, reader, task.pairs.pictures()), task.pairs)
+    # A pair without two faces gets no verdict later either: counted as rejected, it would make the FMR look small.
+    lost = int(scored.failed.sum())
+    scored = scored.chosen(~scored.failed)
+    refuse_one_class(scored.same, f"{command.pairs or command.images}, pairs with two faces")
     found = calibrate_by_cost(scored) if command.fmr is None else calibrate_at_fmr(scored, command.fmr)
-    overlap = by_names(system.bundle, known_people(pairs))
+    expected = predicted(scored, found)
+    overlap = by_names(system.bundle, known_people(task.pairs))
     met = f" ({overlap.names} of whose people trained the model)" if overlap.names else ""
-    data = f"{command.pairs or command.images}{met}"
-    record = replace(system.record, threshold=as_threshold(found, data), probability=None)
+    record = replace(system.record, threshold=as_threshold(found, f"{command.pairs or command.images}{met}"))
     quality = None
     if command.probability != "none":
         record = replace(record, probability=fit_probability(scored, command.probability))
         quality = probability_quality(scored, command.probability)
+    warnings = [*task.pairs.warnings, *model_doubts(system), *overlap.warnings]
+    if lost:
+        warnings.append(f"{lost:,} pairs with a picture without a face were left out: they get no verdict.")
+    if not found.claimable:
+        warnings.append(f"{found.impostor:,} impostor pairs cannot show a rate below {found.floor:.2g}.")
     write_record(system.bundle, record)
-    warnings = [*pairs.warnings, *model_doubts(system), *overlap.warnings]
-    return Calibrated(system.bundle, record, system.record.threshold, warnings, quality, predicted(scored, found))
+    return Calibrated(system.bundle, record, system.record.threshold, warnings, quality, expected)
 
 
 def predicted(scored: ScoredPairs, found: Calibration) -> tuple[float, float]:
@@ -191,6 +200,7 @@ def as_threshold(found: Calibration, data: str) -> Threshold:
         fnmr=found.fnmr,
         fmr_interval=found.fmr_interval,
         date=f"{datetime.date.today():%Y-%m-%d}",
+        fnmr_interval=found.fnmr_interval,
         value_interval=found.threshold_interval,
         by=found.by,
     )
@@ -209,3 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return runtime.INTERRUPTED
     print(json.dumps(done.to_dict(), indent=2) if command.as_json else done.text())
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,6 +28,7 @@ from facekit.images import Image, as_stored, read_image, resize_square
 from facekit.settings import Settings, parse
 
 SAME, DIFFERENT, ERROR = 0, 1, 2
+DRAWINGS = (".png", ".jpg", ".svg", ".pdf")
 
 ADVICE = {
     NO_FACE: "no face was found. Use a picture in which the face is sharp, upright and at least 20 pixels wide",
@@ -116,7 +117,14 @@ class Verifier:
     def _embedder(self) -> Any:
         from facekit.trainer import Embedder
 
-        return Embedder(read_network(self.bundle))
+        network = read_network(self.bundle)
+        side = network.input_shape[1]
+        if side != self.record.image_size:
+            raise ValueError(
+                f"{self.bundle}: its bundle.json says `image_size` {self.record.image_size}, but its network takes "
+                f"{side}."
+            )
+        return Embedder(network)
 
     @cached_property
     def _detector(self) -> MtcnnDetector:
@@ -341,6 +349,8 @@ def run(command: InferenceCommand) -> int:
     paths = (command.image1, command.image2)
     images = [read_image(path) for path in paths]
     if command.output is not None:
+        if command.output.suffix.lower() not in DRAWINGS:
+            raise ValueError(f"`output` {command.output}: must end in one of {', '.join(DRAWINGS)}.")
         check_writable(command.output.parent, "output")
     verifier = verifier or Verifier(find_bundle())
     runtime.start_quietly()

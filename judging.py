@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.comparison import compare_systems, comparison_rows
-from facekit.groups import rates_by_group
+from facekit.groups import WorstRatio, rates_by_group
 from facekit.overlay import Overlay
 from facekit.page import Page
 from facekit.pairs import Pairs
@@ -23,7 +23,7 @@ from facekit.report import verification_report
 from facekit.report_text import comparison_text, triplet_text, verification_text
 from facekit.scored import ScoredPairs, refuse_one_class
 from facekit.verification_page import comparison_page, triplet_page, verification_page
-from overlap import Overlap, by_embeddings, by_names
+from overlap import Overlap, Training, by_embeddings, by_names, training_pictures
 
 if TYPE_CHECKING:
     from pictures import Images, PictureReader
@@ -44,12 +44,14 @@ class Judgement:
         page: the same for people to read.
         text: the same in short, for the terminal.
         scored: the pairs with their scores; None where the protocol has none.
+        groups: the group of each pair, where the list of scores has them.
     """
 
     report: dict[str, Any]
     page: Page
     text: str
     scored: ScoredPairs | None = None
+    groups: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,12 @@ def judge_scores(name: str, scored: ScoredPairs, threshold: float | None, extras
     report |= extras.facts
     warnings = [*extras.warnings, *doubts(report, threshold)]
     if extras.groups:
-        at = threshold if threshold is not None else scored.native(report["threshold"] or np.nan)
+        at = threshold if threshold is not None else scored.native(_or_infinite(report["threshold"]))
         table = rates_by_group(scored, at, extras.groups)
         report |= {"groups": table.to_rows(), "group_ratios": table.ratio_rows()}
-        warnings += [
-            *table.notes,
-            *(ratio.text for ratio in table.ratios if ratio.interval and ratio.interval[0] > 1),
-        ]
+        if threshold is None:
+            warnings.append("Groups are judged at the mean of the folds' thresholds, which these pairs chose.")
+        warnings += [*table.notes, *(ratio.text for ratio in table.ratios if clearly_apart(ratio))]
     report["warnings"] = warnings
     page, text = verification_page(report, scored, extras.strips, extras.overlays), verification_text(report)
     if extras.others:
@@ -130,10 +131,12 @@ def judge_pairs(
     Raises:
         ValueError: the pairs are all of one kind, no pair has two faces, or a part of the data is gone.
     """
-    from pictures import PictureReader
+    from pictures import Packed, PictureReader
     from scoring import embed, known_people, score
 
     refuse_one_class(pairs.same)
+    # Before the long work: the training pictures may be gone.
+    training = training_pictures(systems[0], cache) if check_overlap else None
     scored, first, reader = {}, None, None
     for system in systems:
         its_reader = PictureReader(system.recipe, images, cache)
@@ -144,8 +147,8 @@ def judge_pairs(
     assert first is not None and reader is not None
     model, (own, *others) = systems[0], scored.values()
     overlap = by_names(model.bundle, known_people(pairs))
-    if check_overlap:
-        overlap = _overlap(model, first, pairs, reader)
+    if training is not None:
+        overlap = _overlap(model, training, first, pairs, reader)
     facts = {
         **extras.facts,
         **model_facts(model),
@@ -153,23 +156,27 @@ def judge_pairs(
         "people_seen_in_training": overlap.names,
         "lost_pictures": [{"picture": name, "reason": why} for name, why in sorted(reader.failures.items())],
     }
+    warnings = [*model_doubts(model), *overlap.warnings, *extras.warnings]
+    if isinstance(images, Packed):
+        facts["recipe"] = None
+        warnings.append("The pictures were cropped by whoever packed them, perhaps not as the model expects.")
     whole = replace(
         extras,
         facts=facts,
-        warnings=[*model_doubts(model), *overlap.warnings, *extras.warnings],
+        warnings=warnings,
         strips=hardest_strips(own, reader) | overlap.strip,
         others={system.name: (found, system.threshold) for system, found in zip(systems[1:], others, strict=True)},
     )
     return judge_scores(model.name, own, model.threshold, whole)
 
 
-def _overlap(model: System, pictures: Embedded, pairs: Pairs, reader: PictureReader) -> Overlap:
+def _overlap(model: System, training: Training, pictures: Embedded, pairs: Pairs, reader: PictureReader) -> Overlap:
     people = pairs.people()
     of_picture: list[str] | None = None
     if people is not None:
         owner = dict(zip([*pairs.first, *pairs.second], [*people[0], *people[1]], strict=True))
         of_picture = [owner[name] for name in pictures.names]
-    return by_embeddings(model, pictures, of_picture, reader.read)
+    return by_embeddings(model, training, pictures, of_picture, reader.read)
 
 
 def model_facts(model: System) -> dict[str, Any]:
@@ -212,6 +219,27 @@ def hardest_strips(scored: ScoredPairs, reader: PictureReader) -> dict[str, NDAr
     return strips
 
 
+def _or_infinite(threshold: float | None) -> float:
+    """A report's threshold; None stands for infinity there: some fold did best by accepting everything."""
+    return np.inf if threshold is None else threshold
+
+
+def clearly_apart(ratio: WorstRatio) -> bool:
+    """Whether two groups' rates differ beyond chance, allowing for how they were picked.
+
+    The two are the extremes among k groups: the interval, taken as normal for the ratio's logarithm, is widened to
+    hold for all k (k - 1) / 2 couples of groups (Bonferroni).
+    """
+    from scipy.special import ndtri
+
+    if ratio.interval is None or ratio.interval[1] is None or ratio.ratio is None or not ratio.interval[0]:
+        return False
+    low, high = np.log(ratio.interval[0]), np.log(ratio.interval[1])
+    error = (high - low) / (2 * ndtri(0.975))
+    couples = ratio.groups * (ratio.groups - 1) / 2
+    return bool(np.log(ratio.ratio) > ndtri(1 - 0.025 / couples) * error)
+
+
 def joined(first: Page, second: Page) -> Page:
     """One page: the first, followed by the second's sections."""
     return replace(first, sections=[*first.sections, *second.sections])
@@ -231,6 +259,14 @@ def doubts(report: Mapping[str, Any], threshold: float | None) -> list[str]:
         sentences.append(
             f"{report['impostor']:,} impostor pairs cannot resolve a false-match rate of {rates}: "
             f"{unresolved[0]['needs']:,} pairs at least are needed for {unresolved[0]['fpr']:g}."
+        )
+    ends = report["intervals"]["auc"]
+    if ends[1] is not None and ends[1] < 0.5:
+        sentences.append("The AUC is below chance: the scores seem to be the wrong way round (see `distance`).")
+    survivors = report["survivors"]
+    if survivors and not (survivors.get("genuine") and survivors.get("impostor")):
+        sentences.append(
+            "One kind of pair has no picture with a face in it: its figures say nothing of the system."
         )
     share = max(report["genuine"], report["impostor"]) / report["pairs"]
     if share > 0.8:

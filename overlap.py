@@ -73,19 +73,29 @@ class Overlap:
 def people_seen(bundle: Path, people: Collection[str] | None) -> int | None:
     """How many people the bundle's run trained or validated on, by folder name; None: unknown.
 
-    Names are compared without case, spaces, dashes and underscores.
+    Names are compared by `plain_name`. Numbers are no names: where a side has them, nothing is known.
     """
     lists = [bundle.parent / f"{side}_people.txt" for side in ("train", "validation")]
     if people is None or not all(path.is_file() for path in lists):
         return None
-    known = {plain_name(name) for path in lists for name in path.read_text(encoding="utf-8").splitlines()}
-    return len({plain_name(Path(name).name) for name in people} & known)
+    from dataset import read_names
+
+    known = {plain_name(name) for path in lists for name in read_names(path, path.stem)}
+    tested = {plain_name(Path(name).name) for name in people}
+    if not _are_names(known) or not _are_names(tested):
+        return None
+    return len(tested & known)
+
+
+def _are_names(people: Collection[str]) -> bool:
+    """Whether most of them have letters; the folders 0000045 of two data sets are not one person."""
+    return 2 * sum(any(letter.isalpha() for letter in name) for name in people) > len(people)
 
 
 def by_names(bundle: Path | None, people: Collection[str] | None) -> Overlap:
     """The check that costs nothing: names of people."""
     seen = None if bundle is None else people_seen(bundle, people)
-    return Overlap(f"{overlap_words(seen)} Their faces were not compared (--check_overlap does).", seen)
+    return Overlap(f"{overlap_words(seen)} Their faces were not compared (`evaluate.py --check_overlap`).", seen)
 
 
 def overlap_words(seen: int | None) -> str:
@@ -97,7 +107,9 @@ def overlap_words(seen: int | None) -> str:
     return "None of these people trained this model or chose its threshold, by name."
 
 
-def by_embeddings(system: System, pictures: Embedded, people: Sequence[str] | None, read: Read) -> Overlap:
+def by_embeddings(
+    system: System, training: Training, pictures: Embedded, people: Sequence[str] | None, read: Read
+) -> Overlap:
     """Compare the test pictures with pictures of the training people, by the model's own embeddings.
 
     Up to three pictures of each training person are embedded. A photograph that is in both sets is found wherever
@@ -106,17 +118,14 @@ def by_embeddings(system: System, pictures: Embedded, people: Sequence[str] | No
 
     Args:
         system: a bundle.
+        training: its training pictures.
         pictures: of the test people.
         people: (n) the person of each of them; None: unknown, each picture stands for itself.
         read: gives a test picture by its name.
-
-    Raises:
-        ValueError: the training pictures are gone, or the bundle doesn't say where they are.
     """
     from scoring import embed
 
-    reader, names = _training_pictures(system)
-    known = embed(system, reader, names)
+    known = embed(system, training.reader, training.names)
     seen = None if system.bundle is None else people_seen(system.bundle, people)
     doubles = nearest_of_each(pictures, people, known)
     same = sum(distance < SAME_PHOTOGRAPH for *_, distance in doubles)
@@ -124,20 +133,36 @@ def by_embeddings(system: System, pictures: Embedded, people: Sequence[str] | No
         f"{overlap_words(seen)} By faces: {same} of {len(doubles)} have a photograph that looks like one of the "
         f"training pictures (nearer than {SAME_PHOTOGRAPH}). Look at the nearest in the report."
     )
-    strip = _strip(doubles[:SUSPECTS], read, reader.read)
+    strip = _strip(doubles[:SUSPECTS], read, training.reader.read)
     return Overlap(words, seen, same, doubles, strip)
 
 
-def _training_pictures(system: System) -> tuple[PictureReader, list[str]]:
-    """A reader of the training pictures, and up to three of each person's."""
+@dataclass(frozen=True)
+class Training:
+    """Pictures of the people that a model was trained on: up to three of each, and their reader."""
+
+    reader: PictureReader
+    names: list[str]
+
+
+def training_pictures(system: System, cache: Path) -> Training:
+    """Find the training pictures of a bundle.
+
+    Args:
+        system: a bundle.
+        cache: folder for crops of originals.
+
+    Raises:
+        ValueError: they are gone, or the bundle doesn't say where they are.
+    """
     from dataset import index_people, read_names
     from pictures import PictureReader, find_images
 
     if system.bundle is None or system.record is None:
         raise ValueError("`check_overlap` needs a bundle that train.py made.")
-    folder = Path(system.record.training.get("train_dir", ""))
-    listed = system.bundle.parent / "train_people.txt"
-    if not folder.is_dir() or not listed.is_file():
+    told, listed = system.record.training.get("train_dir"), system.bundle.parent / "train_people.txt"
+    folder = Path(told or "?")
+    if not told or not folder.is_dir() or not listed.is_file():
         raise ValueError(
             f"{system.bundle}: its training pictures ({folder}) or the list of its people ({listed}) are not "
             "there, so `check_overlap` has nothing to compare with. Run it where the model was trained."
@@ -149,7 +174,11 @@ def _training_pictures(system: System) -> tuple[PictureReader, list[str]]:
         for place in np.flatnonzero(within < PICTURES_PER_PERSON)
         if index.people[index.labels[place]] in trained
     ]
-    return PictureReader(system.recipe, find_images(folder, chosen, "train_dir"), Path("runs/cache")), chosen
+    if not chosen:
+        raise ValueError(
+            f"{listed}: none of its people is in {folder}, so `check_overlap` has nothing to compare with."
+        )
+    return Training(PictureReader(system.recipe, find_images(folder, chosen, "train_dir"), cache), chosen)
 
 
 def nearest_of_each(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from facekit.protocols import plain_name
 from facekit.report_text import identification_text
 from judging import Judgement, model_doubts, model_facts
-from overlap import by_embeddings, by_names
+from overlap import by_embeddings, by_names, training_pictures
 from pictures import Images, PictureReader, find_images, people_pictures
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ def check_apart(gallery: Side, probes: Side, distractors: Side | None) -> None:
 
 
 def _digest(path: Path) -> bytes | None:
-    """Tells equal files; None where there is no file (a picture without a face has no crop)."""
-    return hashlib.sha256(path.read_bytes()).digest() if path.is_file() else None
+    """Tells equal files; None where there is no file (a picture without a face has no crop) or an empty one."""
+    data = path.read_bytes() if path.is_file() else b""
+    return hashlib.sha256(data).digest() if data else None
 
 
 def judge_gallery(
@@ -109,6 +110,7 @@ def judge_gallery(
     from facekit.verification_page import identification_page
     from scoring import embed
 
+    training = training_pictures(system, cache) if check_overlap else None
     readers = {name: PictureReader(system.recipe, side.images, cache) for name, side in sides.items()}
     found = {name: embed(system, readers[name], side.names) for name, side in sides.items()}
     gallery, probes = sides["gallery"], sides["probes"]
@@ -120,8 +122,8 @@ def judge_gallery(
         found["distractors"].rows if "distractors" in found else None,
     )
     report = result.to_report(system.threshold)
-    if check_overlap:
-        overlap = by_embeddings(system, found["probes"], probes.people, readers["probes"].read)
+    if training is not None:
+        overlap = by_embeddings(system, training, found["probes"], probes.people, readers["probes"].read)
     else:
         overlap = by_names(system.bundle, {*probes.people})
     lost = [(name, why) for reader in readers.values() for name, why in sorted(reader.failures.items())]
@@ -133,6 +135,12 @@ def judge_gallery(
             f"The model's threshold was chosen for one comparison. Each probe here is compared with "
             f"{report['gallery_people']:,} people, and {report['fpir']:.0%} of those who are none of them get a "
             "name. Choose a smaller one from the open-set table."
+        )
+    if report["failed_probes"]:
+        warnings.append(f"Probes without a face: {report['failed_probes']}; they count as missed.")
+    if not report["non_mated"]:
+        warnings.append(
+            "Every probe's person is in the gallery: how strangers fare is not told. See `distractors`."
         )
     if report["failed_gallery"]:
         warnings.append(
@@ -147,16 +155,21 @@ def judge_gallery(
         "lost_pictures": [{"picture": name, "reason": why} for name, why in lost],
         "warnings": warnings,
     }
-    page = identification_page(report, {**figures(system.name, result), **overlap.strip})
+    page = identification_page(report, {**figures(system, result), **overlap.strip})
     return Judgement(report, page, identification_text(report))
 
 
-def figures(name: str, result: Identification) -> dict[str, Any]:
-    """The search drawn, by caption."""
+def figures(system: System, result: Identification) -> dict[str, Any]:
+    """The search drawn, by caption; what there is nothing to draw of is left out."""
     from facekit import identification_plots as plots
 
-    return {
-        "How often the right person is among the r nearest": plots.cmc_figure({name: result}),
-        "Strangers among the probes: right names against false alarms": plots.tpir_figure({name: result}),
-        "How alike two probes are, and a probe and a distractor": plots.similarity_figure(result.similarities),
-    }
+    name = system.name
+    drawn: dict[str, Any] = {"How often the right person is among the r nearest": plots.cmc_figure({name: result})}
+    if not result.open_set.one_class:
+        thresholds = None if system.threshold is None else {name: system.threshold}
+        caption = "Strangers among the probes: right names against false alarms"
+        drawn[caption] = plots.tpir_figure({name: result}, thresholds)
+    alike = result.similarities
+    if any(kind.pairs for kind in (alike.genuine, alike.impostor, alike.distractor)):
+        drawn["How alike two probes are, and a probe and a distractor"] = plots.similarity_figure(alike)
+    return drawn

@@ -38,6 +38,7 @@ class Threshold:
         fmr_interval: 95 % interval of `fmr`.
         date: the day it was chosen, ISO.
         value_interval: 95 % interval of `value`; None: not computed.
+        fnmr_interval: 95 % interval of `fnmr`; None: not computed.
         by: what the intervals draw anew: "identity" or, where people are unknown, "pair".
     """
 
@@ -51,6 +52,7 @@ class Threshold:
     fmr_interval: tuple[float, float]
     date: str
     value_interval: tuple[float, float] | None = None
+    fnmr_interval: tuple[float, float] | None = None
     by: str = "identity"
 
     def text(self) -> str:
@@ -151,13 +153,31 @@ def read_record(folder: Path) -> BundleRecord:
             **values,
             threshold=threshold,
             recipe=recipe and CropRecipe.from_dict(recipe),
-            probability=chances and ProbabilityMap.from_dict(chances),
+            probability=None if chances is None else ProbabilityMap.from_dict(chances),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _check_types(record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: cannot be understood ({error}).") from None
     if _digest(folder / NETWORK) != digest:
         raise ValueError(f"{folder / NETWORK}: is damaged or was changed (its SHA-256 differs from {RECORD}'s).")
     return record
+
+
+def _check_types(record: BundleRecord) -> None:
+    """See that every field holds what it should: a record may have been written by hand.
+
+    Raises:
+        ValueError: one does not; names the first.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(BundleRecord).validate_json(json.dumps(asdict(record)), strict=True)
+    except ValidationError as error:
+        finding = error.errors()[0]
+        name = ".".join(str(part) for part in finding["loc"])
+        expected = finding["msg"].replace("Input should be", "must be")
+        raise ValueError(f"`{name}` {expected}, not {finding['input']!r}") from None
 
 
 def read_network(path: Path) -> keras.Model:

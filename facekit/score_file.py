@@ -30,8 +30,10 @@ from facekit.tables import (
 )
 
 DISTANCES = frozenset({"distance", "dist", "dissimilarity", "cosine_distance", "euclidean", "l2"})
+NOT_OF_UNIT_VECTORS = frozenset({"dissimilarity", "cosine_distance"})
 SIMILARITIES = frozenset({"similarity", "sim", "cosine", "cos", "cosine_similarity", "similarity_score"})
 _COLUMNS = {**PAIR_COLUMNS, "score": frozenset({"score", "scores"}) | DISTANCES | SIMILARITIES}
+LARGEST = 1e100
 _OVER = 1e-6  # by which a rounded cosine may pass 1
 
 
@@ -39,8 +41,8 @@ def read_scores(path: Path, distance: bool) -> tuple[ScoredPairs, list[str] | No
     """Read scored pairs.
 
     What the scores are is told from their range. With `distance`: "distance", of unit vectors, where all lie in
-    0 to 2, else "dissimilarity". Without: "cosine" where all lie in -1 to 1, else "similarity". Probabilities and
-    other scores from 0 to 1 thus count as cosines, and dissimilarities of small range as distances; that bears on
+    0 to 2 and the column isn't called a cosine distance, else "dissimilarity". Without: "cosine" where all lie in
+    -1 to 1, else "similarity". Probabilities and other scores from 0 to 1 thus count as cosines, and dissimilarities of small range as distances; that bears on
     the cost threshold only, whose grid is one of unit vectors' distances.
 
     Args:
@@ -57,7 +59,7 @@ def read_scores(path: Path, distance: bool) -> tuple[ScoredPairs, list[str] | No
             number; there is one class only; a pair of pictures occurs twice; people contradict labels; folds cannot
             serve; or the score column's name contradicts `distance`. Names the line and what to do.
     """
-    table = _read_table(path, distance)
+    table, column = _read_table(path, distance)
     scores, same = _scores(table), table.truths()
     if same.all() or not same.any():
         kind = "genuine (label 1)" if same.all() else "impostor (label 0)"
@@ -69,12 +71,13 @@ def read_scores(path: Path, distance: bool) -> tuple[ScoredPairs, list[str] | No
     folds = table.whole_numbers("fold")
     refuse_folds(path, folds, same)
     id1, id2 = (_name_array(names) for names in table.people(same))
-    kind, turned = _kind(scores[~failed], distance), scores if distance else -scores
+    kind, turned = _kind(scores[~failed], column, distance), scores if distance else -scores
     scored = ScoredPairs(turned, same, failed, kind, folds, id1, id2, first, second)
     return scored, table.columns.get("group")
 
 
-def _read_table(path: Path, distance: bool) -> Table:
+def _read_table(path: Path, distance: bool) -> tuple[Table, str]:
+    """The file's columns, and the name of the one with the scores."""
     lines = text_lines(path)
     number, header = next(lines)
     separator = choose_separator(header, 2)
@@ -83,11 +86,12 @@ def _read_table(path: Path, distance: bool) -> Table:
     missing = [what for what in ("score", "label") if what not in places]
     if missing:
         raise malformed(path, number, header, f"a header with a {missing[0]} column, such as `score,label`")
-    _check_direction(path, cells[places["score"]], distance)
+    column = cells[places["score"]]
+    _check_direction(path, column, distance)
     table = read_columns(path, lines, separator, places, len(cells), "as many cells as the header has")
     if not len(table):
         raise ValueError(f"{path}: has a header but no pairs.")
-    return table
+    return table, column.lower()
 
 
 def _check_direction(path: Path, column: str, distance: bool) -> None:
@@ -109,8 +113,11 @@ def _scores(table: Table) -> FloatArray:
             score = float(cell) if cell else nan
         except ValueError:
             raise table.malformed(row, "score", "a number with a decimal point, or nothing for no face") from None
-        if cell and (not isfinite(score) or "_" in cell):
-            raise table.malformed(row, "score", "a finite number (where a picture gave no face, an empty cell)")
+        # Sums and squares of larger ones would overflow.
+        if cell and (not isfinite(score) or abs(score) > LARGEST or "_" in cell):
+            raise table.malformed(
+                row, "score", "a finite number below 1e100 (where a picture gave no face, an empty cell)"
+            )
         scores.append(score)
     return np.array(scores)
 
@@ -130,9 +137,10 @@ def _name_array(names: list[str] | None) -> Any:
     return None if names is None else np.array(names, dtype=object)
 
 
-def _kind(scores: FloatArray, distance: bool) -> Kind:
+def _kind(scores: FloatArray, column: str, distance: bool) -> Kind:
     if distance:
-        return "distance" if scores.min() >= 0 and scores.max() <= 2 else "dissimilarity"
+        fits = scores.min() >= 0 and scores.max() <= 2 and column not in NOT_OF_UNIT_VECTORS
+        return "distance" if fits else "dissimilarity"
     return "cosine" if np.abs(scores).max() <= 1 + _OVER else "similarity"
 
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from facekit.bootstrap import LEVEL, bootstrap_interval
+from facekit.intervals import binomial_interval, rate_interval
 
 
 class ShareInterval(NamedTuple):
-    """A 95 % interval of a share, 0 to 1, and whether it was made by drawing people."""
+    """A 95 % interval of a share, 0 to 1, and whether it allows for answers of one person."""
 
     low: float
     high: float
@@ -21,10 +21,9 @@ class ShareInterval(NamedTuple):
 def share_interval(right: ArrayLike, people: ArrayLike | None = None) -> ShareInterval:
     """The interval of the share of right answers.
 
-    Where two people or more are known, they are drawn with replacement (percentile bootstrap, 1000 draws), since
-    answers about one person resemble each other. Where all answers are right, or none, every draw says the same:
-    the far end is then at 3 / people (rule of three). Without people it is the exact interval of Clopper and
-    Pearson (1934), as if answers were independent.
+    Answers about one person resemble each other: where two people or more are known, the interval counts them as
+    `facekit.intervals` does. Where all answers are right, or none, it is the exact one of so many people. Without people it is the exact interval of Clopper and Pearson (1934), as if answers
+    were independent.
 
     Args:
         right: (n,) bool, n at least 1.
@@ -40,20 +39,11 @@ def share_interval(right: ArrayLike, people: ArrayLike | None = None) -> ShareIn
             "`right` and `people` must be two lists of one length, at least 1. "
             f"Received: shapes {answers.shape} and {numbers.shape}."
         )
-    totals, hits = np.bincount(numbers), np.bincount(numbers, answers)
-    if totals.size < 2:
-        return ShareInterval(*_exact_interval(int(answers.sum()), answers.size), by_people=False)
-    low, high = bootstrap_interval(lambda times: float(times @ hits / (times @ totals)), totals.size)
-    far = min(1.0, 3 / totals.size)
-    if answers.all():
-        return ShareInterval(1 - far, 1.0, by_people=True)
-    return ShareInterval(float(low), float(high) if answers.any() else far, by_people=True)
-
-
-def _exact_interval(right: int, answers: int) -> tuple[float, float]:
-    from scipy.special import betaincinv
-
-    tail = (1 - LEVEL) / 2
-    low = float(betaincinv(right, answers - right + 1, tail)) if right else 0.0
-    high = float(betaincinv(right + 1, answers - right, 1 - tail)) if right < answers else 1.0
-    return low, high
+    if numbers.max() == 0:
+        return ShareInterval(*binomial_interval(int(answers.sum()), answers.size), by_people=False)
+    if answers.all() or not answers.any():
+        # Nothing shows then how much answers of one person resemble each other: people count, not answers.
+        people_known = int(numbers.max()) + 1
+        return ShareInterval(*binomial_interval(people_known * int(answers[0]), people_known), by_people=True)
+    low, high = rate_interval(~answers, numbers, numbers)
+    return ShareInterval(1 - high, 1 - low, by_people=True)

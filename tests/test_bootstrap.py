@@ -132,6 +132,18 @@ def test_the_accuracys_variance_is_that_of_the_bootstrap_with_fixed_shares() -> 
     assert (high - low) / (2 * 1.96 * np.std(drawn)) == pytest.approx(1.05, abs=0.07)
 
 
+def test_people_with_more_genuine_pairs_do_not_count_as_worse_in_the_accuracy() -> None:
+    rng = np.random.default_rng(0)
+    same = np.arange(2000) % 2 == 0
+    # Many genuine pairs of the first people, and most genuine pairs are rejected at random.
+    first = np.where(same, 100 * rng.random(2000) ** 2, 100 * rng.random(2000)).astype(int)
+    second = np.where(same, first, (first + rng.integers(1, 100, 2000)) % 100)
+    accepted = rng.random(2000) < np.where(same, 0.3, 0.02)
+    by_pair = score_intervals(accepted, same, accepted).accuracy
+    by_identity = score_intervals(accepted, same, accepted, first, second).accuracy
+    assert by_identity[1] - by_identity[0] < 1.8 * (by_pair[1] - by_pair[0])
+
+
 def test_classes_that_do_not_overlap_still_have_intervals() -> None:
     distances, same = np.r_[np.zeros(100), np.ones(300)], np.arange(400) < 100
     found = score_intervals(distances, same, distances < 0.5)
@@ -143,6 +155,7 @@ def test_classes_that_do_not_overlap_still_have_intervals() -> None:
     ids1, ids2 = np.arange(400) // 2, np.where(same, np.arange(400) // 2, np.arange(400) // 2 + 200)
     by_identity = score_intervals(distances, same, distances < 0.5, ids1, ids2)
     assert by_identity.auc[0] < found.auc[0]
+    assert 1 - by_identity.accuracy[0] > 2 * (1 - found.accuracy[0])
     assert by_identity.fmr[1] > 2 * found.fmr[1]
 
 
@@ -242,6 +255,14 @@ def test_the_band_holds_the_true_curve(spread: float, apart: float) -> None:
 @pytest.mark.parametrize(("spread", "apart"), [(0.5, 2), (1, 2), (0.5, 4.5), (1, 4.5)])
 def test_the_band_holds_the_true_curve_over_many_studies(spread: float, apart: float) -> None:
     assert _band_covers(60, spread, apart, studies=400)[0] >= 0.92
+
+
+def test_the_band_of_few_people_is_wide() -> None:
+    rng = np.random.default_rng(0)
+    person, same = np.arange(600) // 100 % 3, np.arange(600) < 300
+    distances = np.where(same, 0.8 + 0.1 * person, 1.3) + rng.normal(0, 0.2, 600)
+    low, high = roc_band(distances, same, [0.1], person, np.where(same, person, (person + 1) % 3))
+    assert high - low > 0.4  # Student's t doubles the 0.2 that the draws alone give
 
 
 def test_the_band_knows_its_ends_and_needs_no_order() -> None:

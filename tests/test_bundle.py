@@ -145,3 +145,27 @@ def test_a_wrong_state_is_named(tmp_path):
     other.optimizer.build(other.trainable_variables)
     with pytest.raises(ValueError, match="holds another model's state"):
         restore_state(tmp_path / "state.npz", other)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        (("probability",), [], "cannot be understood"),
+        (("threshold", "fmr"), None, "`threshold.fmr` must be a valid number"),
+        (("threshold",), "x", "cannot be understood"),
+        (("image_size",), "big", "`image_size` must be a valid integer"),
+        (("training",), None, "`training` must be"),
+        (("threshold", "fmr_interval"), [0.1], "fmr_interval"),
+    ],
+)
+def test_a_record_changed_by_hand_is_named(bundle, tmp_path, path, value, sentence):
+    shutil.copytree(bundle, tmp_path / "b")
+    record = json.loads((tmp_path / "b" / "bundle.json").read_text())
+    inside = record
+    for name in path[:-1]:
+        inside = inside[name]
+    inside[path[-1]] = value
+    (tmp_path / "b" / "bundle.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="bundle.json: cannot be understood") as error:
+        read_record(tmp_path / "b")
+    assert sentence in str(error.value)

@@ -251,7 +251,8 @@ def test_rank1_has_an_interval_by_probe_person() -> None:
     # People, not probes: doubling every probe says nothing new.
     gallery, ours, probes, theirs = town()
     once = identify(gallery, ours, probes, theirs).rank1_interval
-    assert identify(gallery, ours, np.repeat(probes, 2, 0), np.repeat(theirs, 2)).rank1_interval == once
+    twice = identify(gallery, ours, np.repeat(probes, 2, 0), np.repeat(theirs, 2)).rank1_interval
+    assert twice == pytest.approx(once, abs=2e-3)
     one = identify(gallery, ours, probes[:3], theirs[:3])
     assert one.to_report()["intervals"]["by"] == "probe"
 

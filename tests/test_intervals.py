@@ -268,6 +268,9 @@ def test_a_prediction_is_wider_than_the_interval_and_nears_it_as_the_second_samp
     assert all(one[0] < other[0] < low * 1.1 for one, other in zip(ends, ends[1:], strict=False))
     assert all(one[1] > other[1] > high * 0.9 for one, other in zip(ends, ends[1:], strict=False))
     assert ends[-1] == pytest.approx((low, high), rel=0.1)
+    # Few pairs of many people leave the chance of a small count, with the bootstrap's three times its variance.
+    rate, few_pairs = accepted.mean(), prediction_interval(accepted, 100, 10**6, first, second)
+    assert few_pairs[1] - rate > 1.96 * math.sqrt(3 * rate * (1 - rate) / 100)
     # Many pairs of few people still leave the chance of who these people are.
     few_people = prediction_interval(accepted, 10**9, 20, first, second)
     assert few_people[1] - few_people[0] > 1.5 * (high - low)

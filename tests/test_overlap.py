@@ -62,7 +62,9 @@ def test_a_training_photograph_under_another_name_is_found(run, crops, tmp_path)
     (system,) = bundle_systems([run / "bundle"])
     reader = PictureReader(None, find_images(folder, names), tmp_path / "cache")
     owners = [name.split("/")[0] for name in names]
-    found = overlap.by_embeddings(system, embed(system, reader, names), owners, reader.read)
+    training = overlap.training_pictures(system, tmp_path / "cache")
+    assert len(training.names) == 6 * overlap.PICTURES_PER_PERSON
+    found = overlap.by_embeddings(system, training, embed(system, reader, names), owners, reader.read)
     assert found.doubles[0][:2] == ("stranger/0.jpg", stolen.relative_to(crops).as_posix())
     assert found.doubles[0][2] == pytest.approx(0, abs=1e-6)
     assert found.photographs is not None and found.photographs >= 1 and found.warnings == [found.words]
@@ -95,7 +97,16 @@ def test_lost_training_pictures_are_named(run, tmp_path) -> None:
     write_bundle(run / "bundle", read_network(run / "bundle"), record)
     (system,) = bundle_systems([run / "bundle"])
     with pytest.raises(ValueError, match="gone.*so `check_overlap` has nothing to compare with"):
-        overlap.by_embeddings(system, Embedded(["a"], np.ones((1, 4), np.float32)), None, lambda name: None)
+        overlap.training_pictures(system, tmp_path / "cache")
+
+
+def test_numbers_are_no_names(run):
+    (run / "train_people.txt").write_text("0000045\n0000099\n")
+    assert overlap.people_seen(run / "bundle", ["0000045", "0000077"]) is None
+    assert overlap.people_seen(run / "bundle", ["Ann", "Bob"]) is None
+    (run / "train_people.txt").write_text("Ann\nBob\n")
+    assert overlap.people_seen(run / "bundle", ["001", "002"]) is None
+    assert overlap.people_seen(run / "bundle", ["ann", "Eve 2"]) == 1
 
 
 def test_a_check_that_was_made_is_no_unchecked_warning() -> None:

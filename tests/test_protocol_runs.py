@@ -224,7 +224,7 @@ def test_packed_pairs_bring_their_pictures(run, refused, whole, crops, tmp_path)
     (tmp_path / "lfw.bin").write_bytes(pickle.dumps((data, truth), protocol=4))
     report = run("--pairs", tmp_path / "lfw.bin", "--model", whole)
     assert (report["genuine"], report["impostor"], report["failed"]) == (16, 15, 0)
-    assert "brings its pictures along" in refused("--pairs", tmp_path / "lfw.bin", "--images", crops)
+    assert "brings its pictures: leave" in refused("--pairs", tmp_path / "lfw.bin", "--images", crops)
 
 
 def test_several_models_stand_side_by_side_with_baselines(run, whole, crops, tmp_path):
@@ -275,3 +275,68 @@ def test_a_published_curve_lies_beside_ours(run, refused, tmp_path):
 )
 def test_commands_that_do_not_fit_together_are_refused(words, sentence, refused):
     assert sentence in refused(*words)
+
+
+def test_a_search_without_strangers_says_so(run, whole, sides, tmp_path):
+    shutil.copytree(sides["probes"], tmp_path / "probes")
+    known = {path.name for path in sides["gallery"].iterdir()}
+    for person in list((tmp_path / "probes").iterdir()):
+        if person.name not in known:
+            shutil.rmtree(person)
+    report = run("--gallery", sides["gallery"], "--probes", tmp_path / "probes", "--model", whole)
+    assert report["non_mated"] == 0 and report["rank1"] > 0
+    assert any("how strangers fare is not told" in warning for warning in report["warnings"])
+
+
+def test_scores_that_are_judged_are_never_written_over(tmp_path, refused):
+    _, _, text = score_lines()
+    (tmp_path / "scores.csv").write_text(text)
+    error = refused("--scores", tmp_path / "scores.csv", "--output", tmp_path)
+    assert "would replace the file that is judged" in error
+    assert (tmp_path / "scores.csv").read_text() == text and len(list(tmp_path.iterdir())) == 1
+
+
+def test_groups_of_yes_and_no_scores(tmp_path, run):
+    """A threshold of 0, and folds that do best by accepting everything, are thresholds too."""
+    lines = [f"{int(row % 3 > 0)},{int(row % 2)},{'ab'[row % 5 > 2]}" for row in range(300)]
+    (tmp_path / "g.csv").write_text("score,label,group\n" + "\n".join(lines) + "\n")
+    report = run("--scores", tmp_path / "g.csv")
+    assert {"a", "b"} <= {row["group"] for row in report["groups"]}
+    rows = (tmp_path / "report" / "scores.csv").read_text().splitlines()
+    assert rows[0].split(",").count("group") == 1
+
+
+def test_equal_groups_are_seldom_called_different():
+    from facekit.groups import rates_by_group
+    from facekit.scored import ScoredPairs
+    from judging import clearly_apart
+
+    rng, called = np.random.default_rng(0), 0
+    for _ in range(40):
+        names = np.repeat([f"g{number}" for number in range(10)], 400)
+        same = np.tile(np.arange(400) < 100, 10)
+        distances = np.where(same, 0.5, np.where(rng.random(4000) < 0.05, 0.5, 1.5))
+        scored = ScoredPairs(distances, same, np.zeros(4000, bool))
+        table = rates_by_group(scored, 1.0, {"group": (names, names)})
+        called += clearly_apart(table.worst_ratio("group"))
+    assert called <= 5
+    wrong = ~same & (rng.random(4000) < np.where(names == "g3", 0.3, 0.05))
+    scored = ScoredPairs(np.where(same | wrong, 0.5, 1.5), same, np.zeros(4000, bool))
+    assert clearly_apart(rates_by_group(scored, 1.0, {"group": (names, names)}).worst_ratio("group"))
+
+
+def test_scores_the_wrong_way_round_are_doubted(tmp_path, run):
+    scores, same, _ = score_lines()
+    lines = [f"{1 - score:.5f},{int(label)}" for score, label in zip(scores, same, strict=True)]
+    (tmp_path / "s.csv").write_text("score,label\n" + "\n".join(lines) + "\n")
+    report = run("--scores", tmp_path / "s.csv")
+    assert any("the wrong way round" in warning for warning in report["warnings"])
+
+
+def test_people_to_leave_out_must_be_there(refused, whole, crops, sides, tmp_path):
+    (tmp_path / "x.txt").write_text("Nobody Such\n")
+    for data in (["--images", crops], words(sides)):
+        error = refused(*data, "--model", whole, "--exclude_people", tmp_path / "x.txt")
+        assert "none of its 1 people is in the data" in error
+    error = refused("--scores", "s.csv", "--exclude_people", tmp_path / "x.txt")
+    assert "`exclude_people` goes with" in error

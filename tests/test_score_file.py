@@ -122,9 +122,9 @@ def test_a_wrong_file_is_named_with_its_line(tmp_path, text, sentence):
         read(tmp_path, text)
 
 
-@pytest.mark.parametrize("cell", ["nan", "NaN", "inf", "-Infinity", "1e999"])
+@pytest.mark.parametrize("cell", ["nan", "NaN", "inf", "-Infinity", "1e999", "-1e101"])
 def test_nan_and_infinity_are_no_way_to_say_no_face(tmp_path, cell):
-    sentence = rf"line 3: expected a finite number \(where a picture gave no face, an empty cell\), found '{cell}'"
+    sentence = rf"line 3: expected a finite number below 1e100 \(where a picture gave no face, an empty cell\), found '{cell}'"
     with pytest.raises(ValueError, match=sentence):
         read(tmp_path, HEAD + f"{cell},0\n")
 
@@ -136,7 +136,8 @@ def test_a_columns_name_must_not_contradict_the_direction(tmp_path):
             ValueError, match=f"`{name}` says that a small score means .* Add `--distance`, or name"
         ):
             read(tmp_path, text.format(name))
-        assert read(tmp_path, text.format(name), distance=True)[0].kind == "distance"
+        kind = read(tmp_path, text.format(name), distance=True)[0].kind
+        assert kind == ("dissimilarity" if name.startswith("cosine") else "distance")
     for name in ("similarity", "Cosine"):
         with pytest.raises(
             ValueError, match=f"`{name}` says that a large score means .* Leave `--distance` out, or"

@@ -34,15 +34,25 @@ def test_people_of_many_answers_weigh_more() -> None:
     # One person with 90 right answers, nine with one wrong one each: the share is 90 / 99, unless that one is lost.
     right, people = np.arange(99) < 90, np.append(np.zeros(90, int), np.arange(1, 10))
     low, high, _ = share_interval(right, people)
-    assert low == 0.0
+    assert low < 0.01
     assert high > 90 / 99
 
 
-def test_all_right_or_none_is_bounded_by_the_rule_of_three() -> None:
+def test_all_right_or_none_is_bounded_by_the_number_of_people() -> None:
     people = np.repeat(np.arange(50), 4)
-    assert share_interval(np.ones(200, bool), people)[:2] == (pytest.approx(1 - 3 / 50), 1.0)
-    assert share_interval(np.zeros(200, bool), people)[:2] == (0.0, pytest.approx(3 / 50))
-    assert share_interval([True, True], ["a", "b"])[:2] == (0.0, 1.0)
+    far = binomtest(0, 50).proportion_ci(method="exact").high
+    assert share_interval(np.ones(200, bool), people)[:2] == (pytest.approx(1 - far), 1.0)
+    assert share_interval(np.zeros(200, bool), people)[:2] == (0.0, pytest.approx(far))
+
+
+def test_the_true_share_lies_within_where_people_differ() -> None:
+    rng = np.random.default_rng(0)
+    people, inside = np.repeat(np.arange(60), 5), 0
+    for _ in range(200):
+        able = rng.beta(20, 1, 60)  # mean 20 / 21
+        low, high, _ = share_interval((rng.random((60, 5)) < able[:, None]).ravel(), people)
+        inside += low <= 20 / 21 <= high
+    assert inside >= 0.93 * 200
 
 
 def test_lists_that_do_not_fit_are_refused() -> None:
