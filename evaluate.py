@@ -210,7 +210,7 @@ def evaluate_pairs(command: EvaluateCommand, words: str) -> Judgement:
     pairs = task.pairs
     groups = None if pairs.groups is None else {"group": (np.array(pairs.groups), np.array(pairs.groups))}
     if command.group is not None:
-        groups = groups_of_pairs(read_groups(command.group), pairs.first, pairs.second)
+        groups = groups_of_pairs(read_groups(command.group), pairs.first, pairs.second, pairs.people())
     systems = bundle_systems(command.model or (find_bundle(),))
     assert systems[0].bundle is not None
     name = f"evaluation-{path.stem if path else 'all'}" + (f"-{folder.resolve().name}" if folder else "")

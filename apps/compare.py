@@ -71,6 +71,12 @@ class Test:
         return f"{self.auc:.3f}{within}, {_number(self.accuracy)}"
 
 
+def _own_accuracy(report: Mapping[str, Any]) -> float | None:
+    """At the model's own threshold: the report's headline is that of folds where the pairs file has them."""
+    at = report.get("at_threshold")
+    return at.get("accuracy") if at else None
+
+
 @dataclass(frozen=True)
 class Run:
     """A run's folder, read.
@@ -193,7 +199,7 @@ def _read_test(path: Path) -> Test | None:
         pairs = f"{name}, {report['genuine']:,} + {report['impostor']:,} pairs"
         low, high = (report.get("intervals") or {}).get("auc") or (None, None)
         interval = None if low is None or high is None else (float(low), float(high))
-        return Test(pairs, float(report["auc"]), interval, report.get("accuracy"))
+        return Test(pairs, float(report["auc"]), interval, _own_accuracy(report))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: is no report of evaluate.py ({error!r}); it is left out.") from None
 

@@ -248,7 +248,7 @@ def comparison_rows(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     columns: dict[str, Callable[[Row], str]] = {
         "system": lambda row: str(row["name"]),
         "AUC": lambda row: _with_interval(row["auc"], row["intervals"]["auc"]),
-        "accuracy": lambda row: _with_interval(row["accuracy"], row["intervals"]["accuracy"]),
+        "accuracy (folds)": lambda row: _with_interval(row["accuracy"], row["intervals"]["accuracy"]),
         "EER": lambda row: f"{row['eer']:.4f}",
     }
     for place, rate in enumerate(RATES):
@@ -259,7 +259,7 @@ def comparison_rows(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         columns["FNMR at own threshold"] = partial(_own_cell, "fnmr")
     if len(rows) > 1:
         columns["AUC, difference"] = partial(_difference_cell, lambda apart: apart["auc"])
-        columns["accuracy, difference"] = partial(_difference_cell, lambda apart: apart["accuracy"])
+        columns["accuracy (folds), difference"] = partial(_difference_cell, lambda apart: apart["accuracy"])
         claimed = [place for place, claim in enumerate(rows[0]["tpr_at_fpr"]) if claim["claimable"]]
         if claimed:
             name = f"TPR at FPR {RATES[claimed[-1]]:g}, difference"

@@ -75,14 +75,18 @@ def _check_header(path: Path, line: Line, header: Sequence[str], rows: Sequence[
 
 
 def groups_of_pairs(
-    table: Mapping[str, Mapping[str, str]], first: Sequence[str], second: Sequence[str]
+    table: Mapping[str, Mapping[str, str]],
+    first: Sequence[str],
+    second: Sequence[str],
+    people: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> dict[str, tuple[Names, Names]]:
-    """The groups of each pair's two pictures, looked up by picture, then by person, the picture's folder.
+    """The groups of each pair's two pictures, looked up by picture, then by person, then by the picture's folder.
 
     Args:
         table: what `read_groups` gave.
         first: (n) first picture of each pair, such as `Ed_Smart/Ed_Smart_0001.jpg`, or its person.
         second: (n) second picture, likewise.
+        people: the person of each first and of each second picture, where somebody says; None: folders alone.
 
     Returns:
         Of each column, the values of the first and of the second pictures: two (n,) arrays of str, "" for unknown.
@@ -91,7 +95,8 @@ def groups_of_pairs(
         ValueError: the table knows none of the pictures and people.
     """
     known: set[str] = set().union(*table.values())
-    names = {name: _lookups(name) for name in dict.fromkeys([*first, *second])}
+    owners = dict(zip([*first, *second], [*people[0], *people[1]], strict=True)) if people else {}
+    names = {name: _lookups(name, owners.get(name)) for name in dict.fromkeys([*first, *second])}
     if not any(known.intersection(lookups) for lookups in names.values()):
         wanted, held = next(iter(names), ""), next(iter(known), "")
         raise ValueError(
@@ -109,7 +114,7 @@ def groups_of_pairs(
     return found
 
 
-def _lookups(name: str) -> list[str]:
-    """The keys under which a picture is looked up: itself, its folder's whole path, its folder's name."""
+def _lookups(name: str, person: str | None) -> list[str]:
+    """Where a picture is looked up: itself, its person, its folder's whole path, its folder's name."""
     path = PurePosixPath(as_posix(name))
-    return [path.as_posix(), path.parent.as_posix(), path.parent.name]
+    return [path.as_posix(), *([person] if person else []), path.parent.as_posix(), path.parent.name]

@@ -308,10 +308,11 @@ class _Column:
 
 def _share_of_first(wrong: BoolArray, first: BoolArray) -> Callable[[FloatArray], float]:
     """The first group's error rate, divided by the sum of both groups', as a function of the pairs' weights."""
-    parts = np.array([first, ~first, first & wrong, ~first & wrong], dtype=np.float64)
+    kinds = 2 * first.astype(np.int64) + wrong
 
     def statistic(weights: FloatArray) -> float:
-        of_first, of_second, wrong_first, wrong_second = parts @ weights
+        right_second, wrong_second, right_first, wrong_first = np.bincount(kinds, weights, 4)
+        of_first, of_second = right_first + wrong_first, right_second + wrong_second
         # Rates times both numbers of pairs; without pairs of a group, or without errors, there is no ratio.
         one, two = wrong_first * of_second, wrong_second * of_first
         return float(one / (one + two)) if of_first and of_second and one + two else math.nan

@@ -69,7 +69,8 @@ class Pairs:
         """
         if self.ids1 is not None and self.ids2 is not None:
             return self.ids1, self.ids2
-        first, second = ([Path(path).parent.as_posix() for path in paths] for paths in (self.first, self.second))
+        folders = {path: Path(path).parent.as_posix() for path in {*self.first, *self.second}}
+        first, second = ([folders[path] for path in paths] for paths in (self.first, self.second))
         told = [one == two for one, two in zip(first, second, strict=True)]
         return (first, second) if told == self.same.tolist() and "." not in {*first, *second} else None
 

@@ -75,7 +75,7 @@ def comparison_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     shown = [
         place
         for place, name in enumerate(header)
-        if name in ("system", "AUC", "accuracy", "TPR at FPR 0.01", "AUC, difference")
+        if name in ("system", "AUC", "accuracy (folds)", "TPR at FPR 0.01", "AUC, difference")
     ]
     return table_text([header[place] for place in shown], [[row[place] for place in shown] for row in rows])
 

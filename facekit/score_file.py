@@ -41,9 +41,10 @@ def read_scores(path: Path, distance: bool) -> tuple[ScoredPairs, list[str] | No
     """Read scored pairs.
 
     What the scores are is told from their range. With `distance`: "distance", of unit vectors, where all lie in
-    0 to 2 and the column isn't called a cosine distance, else "dissimilarity". Without: "cosine" where all lie in
-    -1 to 1, else "similarity". Probabilities and other scores from 0 to 1 thus count as cosines, and dissimilarities of small range as distances; that bears on
-    the cost threshold only, whose grid is one of unit vectors' distances.
+    0 to 2 and the column isn't called a cosine distance, else "dissimilarity". Without: "cosine" where all lie
+    in -1 to 1, else "similarity". Probabilities and other scores from 0 to 1 thus count as cosines, and
+    dissimilarities of small range as distances; that bears on the cost threshold only, whose grid is one of unit
+    vectors' distances.
 
     Args:
         path: a CSV file; see the module. Its separator is a comma, a semicolon or a tab.

@@ -22,8 +22,8 @@ def share_interval(right: ArrayLike, people: ArrayLike | None = None) -> ShareIn
     """The interval of the share of right answers.
 
     Answers about one person resemble each other: where two people or more are known, the interval counts them as
-    `facekit.intervals` does. Where all answers are right, or none, it is the exact one of so many people. Without people it is the exact interval of Clopper and Pearson (1934), as if answers
-    were independent.
+    `facekit.intervals` does. Where all answers are right, or none, it is the exact one of so many people. Without
+    people it is the exact interval of Clopper and Pearson (1934), as if answers were independent.
 
     Args:
         right: (n,) bool, n at least 1.

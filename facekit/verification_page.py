@@ -238,11 +238,13 @@ def _identification_tables(report: Report) -> list[Table]:
         ]
         return Table((f"{rate.upper()} at most", figure.upper(), "Distance threshold"), rows, caption)
 
-    ranks = [(str(row["rank"]), share(row["share"])) for row in report.get("cmc") or [] if row["rank"] in _RANKS]
+    people = report.get("gallery_people") or max(_RANKS)
+    rows = [row for row in report.get("cmc") or [] if row["rank"] in _RANKS and row["rank"] <= people]
+    ranks = [(str(row["rank"]), share(row["share"])) for row in rows]
     open_set = "Open set: best TPIR at a stated FPIR"
     single = "Single pairs: best TPR at a stated FPR (ID rate)"
     return [
-        Table(("Nearest people", "Share of probes whose person is among them"), ranks, "Closed set (CMC)"),
+        Table(("Nearest people", "Person among them"), ranks, "Closed set (CMC)"),
         table(report.get("tpir_at_fpir") or [], "fpir", "tpir", "non-mated probes", open_set),
         table(report.get("id_rate") or [], "fpr", "tpr", "pairs of different people", single),
     ]

@@ -28,8 +28,8 @@ def rule(report: Report) -> str:
     source, kfold = report.get("accuracy_from"), report.get("kfold")
     if source == "the given threshold":
         return (
-            f"A pair is accepted where its {what} is {side} {number(report['threshold'])}: the system's own "
-            "threshold, chosen on other pairs."
+            f"A pair is accepted where its {what} is {side} {number(report['threshold'])}: the threshold "
+            "that came with the system."
         )
     if not kfold:
         return "There are too few pairs to choose a threshold on some and judge it on others."
@@ -326,8 +326,9 @@ def group_section(report: Report) -> list[Section]:
     ]
     header = ("Group", "Genuine", "Impostor", "FMR", "95 %", "FNMR", "95 %", "Note")
     words = [
-        "One threshold for all, as in use. A pair belongs to a group where both its pictures do. Groups with few "
-        "pairs have wide intervals: where intervals overlap widely, a difference may be chance.",
+        f"One threshold for all, as in use: {number(report['threshold'])}. A pair belongs to a group where both "
+        "its pictures do. Groups with few pairs have wide intervals: where intervals overlap widely, a difference "
+        "may be chance.",
         *(str(ratio["text"]) for ratio in report.get("group_ratios") or []),
     ]
     stated = [

@@ -51,7 +51,8 @@ def make_run(runs: Path, name: str, aucs: tuple[float, ...] = AUCS, people: str 
 
 def with_report(folder: Path, auc: float, pairs: str = "lists/pairs.csv", **more) -> Path:
     report = {
-        "auc": auc, "accuracy": 0.75, "genuine": 1000, "impostor": 2000, "pairs_file": pairs,
+        "auc": auc, "accuracy": 0.5, "at_threshold": {"accuracy": 0.75}, "genuine": 1000, "impostor": 2000,
+        "pairs_file": pairs,
         "intervals": {"auc": [auc - 0.02, auc + 0.02]}, **more,
     }  # fmt: skip
     (folder / "evaluation-pairs").mkdir()

@@ -242,7 +242,7 @@ def test_the_table_has_a_cell_for_each_column() -> None:
     assert header == [
         "system",
         "AUC",
-        "accuracy",
+        "accuracy (folds)",
         "EER",
         "TPR at FPR 0.1",
         "TPR at FPR 0.01",
@@ -251,7 +251,7 @@ def test_the_table_has_a_cell_for_each_column() -> None:
         "FMR at own threshold",
         "FNMR at own threshold",
         "AUC, difference",
-        "accuracy, difference",
+        "accuracy (folds), difference",
         "TPR at FPR 0.01, difference",
     ]
     old, new = (dict(zip(header, row, strict=True)) for row in cells)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from apps import embedding_map as command
 from facekit import embedding_map
@@ -45,9 +45,8 @@ def frames(path: Path) -> tuple[list[np.ndarray], list[int]]:
     """A GIF's frames (H, W, 3) and how long each is shown, in milliseconds."""
     with Image.open(path) as gif:
         shown = []
-        for number in range(gif.n_frames):
-            gif.seek(number)
-            shown.append((np.asarray(gif.convert("RGB")), gif.info["duration"]))
+        for frame in ImageSequence.Iterator(gif):
+            shown.append((np.asarray(frame.convert("RGB")), frame.info["duration"]))
     return [frame for frame, _ in shown], [duration for _, duration in shown]
 
 

@@ -124,7 +124,8 @@ def test_a_wrong_file_is_named_with_its_line(tmp_path, text, sentence):
 
 @pytest.mark.parametrize("cell", ["nan", "NaN", "inf", "-Infinity", "1e999", "-1e101"])
 def test_nan_and_infinity_are_no_way_to_say_no_face(tmp_path, cell):
-    sentence = rf"line 3: expected a finite number below 1e100 \(where a picture gave no face, an empty cell\), found '{cell}'"
+    expected = r"a finite number below 1e100 \(where a picture gave no face, an empty cell\)"
+    sentence = rf"line 3: expected {expected}, found '{cell}'"
     with pytest.raises(ValueError, match=sentence):
         read(tmp_path, HEAD + f"{cell},0\n")
 

@@ -77,7 +77,7 @@ def test_the_summary_tells_counted_errors_in_words() -> None:
     assert f"(FMR {false_matches / 2:.2f} %; 95 % interval " in first
     assert second.startswith(f"Of 200 pairs of one person, {misses} are turned away (FNMR {misses / 2:.2f} %; 95 %")
     assert third == (
-        "A pair is accepted where its distance is below 1.0500: the system's own threshold, chosen on other pairs."
+        "A pair is accepted where its distance is below 1.0500: the threshold that came with the system."
     )
     assert page.title == "How well first tells people apart"
     assert page.warnings == ["Look out."]
