@@ -19,6 +19,7 @@ from facekit.groups import WorstRatio, rates_by_group
 from facekit.overlay import Overlay
 from facekit.page import Page
 from facekit.pairs import Pairs
+from facekit.probability import ProbabilityMap, probability_figures
 from facekit.report import verification_report
 from facekit.report_text import comparison_text, triplet_text, verification_text
 from facekit.scored import ScoredPairs, refuse_one_class
@@ -65,6 +66,7 @@ class Extras:
         overlays: published curves.
         strips: pictures of the hardest pairs, by caption.
         others: further systems on the same pairs, by name, with their thresholds.
+        chances: how the system's distances become probabilities; None: they don't.
     """
 
     facts: Mapping[str, Any]
@@ -73,6 +75,7 @@ class Extras:
     overlays: Sequence[Overlay] = ()
     strips: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     others: Mapping[str, tuple[ScoredPairs, float | None]] = field(default_factory=dict)
+    chances: ProbabilityMap | None = None
 
 
 def judge_scores(name: str, scored: ScoredPairs, threshold: float | None, extras: Extras) -> Judgement:
@@ -99,7 +102,9 @@ def judge_scores(name: str, scored: ScoredPairs, threshold: float | None, extras
             warnings.append("Groups are judged at the mean of the folds' thresholds, which these pairs chose.")
         warnings += [*table.notes, *(ratio.text for ratio in table.ratios if clearly_apart(ratio))]
     report["warnings"] = warnings
-    page, text = verification_page(report, scored, extras.strips, extras.overlays), verification_text(report)
+    report["probability"] = None if extras.chances is None else judge_probabilities(scored, extras.chances)
+    page = verification_page(report, scored, extras.strips, extras.overlays, probability=report["probability"])
+    text = verification_text(report)
     if extras.others:
         systems = {name: scored, **{other: found for other, (found, _) in extras.others.items()}}
         thresholds = {name: threshold, **{other: own for other, (_, own) in extras.others.items()}}
@@ -108,6 +113,14 @@ def judge_scores(name: str, scored: ScoredPairs, threshold: float | None, extras
         page = joined(page, comparison_page(header, cells, systems, extras.facts, warnings))
         text = f"{text}\n\n{comparison_text(header, cells)}"
     return Judgement(report, page, text, scored)
+
+
+def judge_probabilities(scored: ScoredPairs, chances: ProbabilityMap) -> dict[str, Any] | None:
+    """How good a model's probabilities are on pairs; None where a kind of pair is lost whole."""
+    there = scored.chosen(~scored.failed)
+    if there.same.all() or not there.same.any():
+        return None
+    return {"method": chances.method, **probability_figures(chances.probability(there.distances), there.same)}
 
 
 def judge_pairs(
@@ -165,6 +178,7 @@ def judge_pairs(
         facts=facts,
         warnings=warnings,
         strips=hardest_strips(own, reader) | overlap.strip,
+        chances=model.record.probability if model.record else None,
         others={system.name: (found, system.threshold) for system, found in zip(systems[1:], others, strict=True)},
     )
     return judge_scores(model.name, own, model.threshold, whole)
@@ -281,7 +295,7 @@ def doubts(report: Mapping[str, Any], threshold: float | None) -> list[str]:
             "rejected."
         )
     if report["intervals"]["by"] == "pair":
-        sentences.append("People are unknown, so intervals draw pairs, and come out too narrow.")
+        sentences.append("People are unknown, so intervals count pairs as independent, and come out too narrow.")
     kfold = report["kfold"]
     if kfold and kfold["shared_pairs"] and report["accuracy_from"] == kfold["name"]:
         sentences.append(f"{kfold['shared_pairs']:,} pairs share a person with another fold.")

@@ -373,7 +373,7 @@ def reliability_section(quality: Mapping[str, Any] | None) -> list[Section]:
     words = [
         "Scores can be turned into the probability that a pair shows one person. Such probabilities are good where "
         "they are true on average: of pairs given 0.8, 80 % should be genuine. They are for even odds, of as many "
-        "genuine as impostor pairs, and were judged on pairs that they were not fitted on.",
+        "genuine as impostor pairs, and are judged here on the pairs of this report.",
         f"Method {quality.get('method', 'unknown')}: Brier score {number(quality.get('brier'))} (0 is perfect, "
         f"0.25 is always saying 1/2), log loss {number(quality.get('log_loss'))} (0.693 likewise), expected "
         f"calibration error {number(quality.get('ece'))}.",

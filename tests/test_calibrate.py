@@ -88,6 +88,14 @@ def test_probabilities_fall_with_the_distance_and_are_judged_on_others(calibrate
     assert (np.diff(chances) <= 0).all() and chances[0] > chances[-1]
 
 
+def test_later_reports_judge_the_probabilities(calibrate, model, crops, tmp_path):
+    calibrate("--fmr", "0.2", "--probability", "isotonic")
+    scores(model, crops, tmp_path)
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["probability"]["method"] == "isotonic" and 0 < report["probability"]["brier"] < 0.25
+    assert "Probabilities" in (tmp_path / "report" / "report.html").read_text()
+
+
 def test_by_cost(calibrate, model):
     code, said = calibrate("--cost")
     assert code == 0 and 0.1 <= said["threshold"] <= 1.5
