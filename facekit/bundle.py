@@ -39,7 +39,7 @@ class Threshold:
         date: the day it was chosen, ISO.
         value_interval: 95 % interval of `value`; None: not computed.
         fnmr_interval: 95 % interval of `fnmr`; None: not computed.
-        by: what the intervals draw anew: "identity" or, where people are unknown, "pair".
+        by: what the intervals count: "identity", people, or "pair" where people are unknown.
     """
 
     value: float

@@ -53,11 +53,6 @@ class TpirAtFpir:
     claimable: bool
     needs: int
 
-    @property
-    def text(self) -> str:
-        """The cell of a table: the TPIR, or what it lacks."""
-        return f"{self.tpir:.4f}" if self.claimable else f"needs {self.needs:,} non-mated probes"
-
 
 @dataclass(frozen=True)
 class AtThreshold:

@@ -239,13 +239,6 @@ class TprAtFpr:
     claimable: bool
     needs: int
 
-    @property
-    def text(self) -> str:
-        """The cell of a table: the TPR, or what it lacks."""
-        if self.claimable:
-            return f"{self.tpr:.4f}"
-        return f"needs {self.needs} impostor pairs"
-
 
 def tpr_at_fpr(distances: ArrayLike, same: ArrayLike, rates: Sequence[float] = USUAL_RATES) -> list[TprAtFpr]:
     """The best TPR at each false-match rate of a table.
@@ -270,36 +263,6 @@ def claim(curve: Roc, rate: float) -> TprAtFpr:
         return TprAtFpr(rate, np.nan, np.nan, claimable, needs)
     point = curve.last_within(rate)
     return TprAtFpr(rate, float(curve.tpr[point]), float(curve.thresholds[point]), claimable, needs)
-
-
-class Survivors(NamedTuple):
-    """Pairs twice: all of them with the lost ones as rejections, and those that were not lost."""
-
-    distances: FloatArray
-    same: BoolArray
-    surviving_distances: FloatArray
-    surviving_same: BoolArray
-
-
-def with_failures(distances: ArrayLike, same: ArrayLike, failed: ArrayLike) -> Survivors:
-    """Count pairs lost to detection as rejections: their distance becomes infinite, whatever it was (NaN too).
-
-    Args:
-        distances: (n,) float; those of failed pairs are not looked at.
-        same: (n,) bool.
-        failed: (n,) bool, pairs of which a picture gave no face.
-
-    Returns:
-        All n pairs for the headline, and the pairs that did not fail, possibly none.
-    """
-    values, lost = np.asarray(distances, dtype=np.float64), np.asarray(failed, dtype=np.bool_)
-    if lost.shape != values.shape:
-        raise ValueError(
-            "`failed` and `distances` must be two lists of one length. "
-            f"Received: shapes {lost.shape} and {values.shape}."
-        )
-    values, labels = check_pairs(np.where(lost, np.inf, values), same)
-    return Survivors(values, labels, values[~lost], labels[~lost])
 
 
 def _shares(counts: IntArray, total: int) -> FloatArray:

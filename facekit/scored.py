@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from facekit.folds import number_people
 from facekit.metrics import BoolArray, FloatArray, IntArray
 
-Kind = Literal["distance", "dissimilarity", "cosine", "similarity"]
 Names = NDArray[Any]
 """(n,) people: integers, or texts."""
 
-KINDS: tuple[Kind, ...] = ("distance", "dissimilarity", "cosine", "similarity")
+Kind = Literal["distance", "dissimilarity", "cosine", "similarity"]
 """What a system's scores are. distance: of unit vectors, 0 to 2, small means same; dissimilarity: any other numbers
 of which small ones mean same; cosine: of unit vectors, -1 to 1; similarity: any other of which large ones do."""
 
@@ -29,7 +28,7 @@ class ScoredPairs:
             NaN exactly where `failed`.
         same: (n,) bool, True for a genuine pair.
         failed: (n,) bool, pairs of which a picture gave no face. They count as rejected.
-        kind: what the scores are; see `KINDS`.
+        kind: what the scores are; see `Kind`.
         folds: (n,) int64, the folds that the pairs' file defines; None where it has none.
         ids1: (n,) number or name of each pair's first person; None: unknown.
         ids2: (n,) of the second; equal to `ids1` in genuine pairs and in no others. None: unknown.

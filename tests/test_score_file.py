@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from facekit.score_file import read_scores, scores_csv
-from facekit.scored import KINDS, Kind, ScoredPairs
+from facekit.scored import Kind, ScoredPairs
 
 ON_FILES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -159,7 +160,7 @@ def everything(kind: Kind, n: int = 40) -> tuple[ScoredPairs, list[str]]:
     return scored, [f"group {i % 3}" if i % 5 else "" for i in range(n)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", get_args(Kind))
 def test_written_scores_are_read_back_to_the_last_digit(tmp_path, kind):
     scored, groups = everything(kind)
     again, groups_again = read(tmp_path, scores_csv(scored, groups), kind in ("distance", "dissimilarity"))
