@@ -171,10 +171,9 @@ def _cost_part(scored: ScoredPairs) -> dict[str, Any]:
 def _intervals_part(
     values: FloatArray, labels: BoolArray, accepted: BoolArray, people: People | None
 ) -> dict[str, Any]:
-    # In the order of the distances, the bootstrap's sums run straight through memory: twice as fast for millions.
-    order = np.argsort(values)
-    ids1, ids2 = (None, None) if people is None else (people[0][order], people[1][order])
-    return asdict(score_intervals(values[order], labels[order], accepted[order], ids1, ids2))
+    # In the pairs' own order: all systems then see the same draws of people, and their intervals agree everywhere.
+    ids1, ids2 = people or (None, None)
+    return asdict(score_intervals(values, labels, accepted, ids1, ids2))
 
 
 def _survivors_part(scored: ScoredPairs, accepted: BoolArray) -> dict[str, Any]:

@@ -44,9 +44,7 @@ def test_report_takes_it_from_the_threshold_given_next_with_our_folds_beside() -
     assert report["accuracy"] == rates_at(distances, same, 1.0).accuracy
     assert report["kfold"]["name"] == "10 folds by identity"
     assert report["kfold"]["shared_pairs"] == folds_by_identity(first, second).shared
-    order = np.argsort(distances)  # the order in which the report draws
-    ordered, people = distances[order], (first[order], second[order])
-    expected = score_intervals(ordered, same[order], ordered < 1.0, *people)
+    expected = score_intervals(distances, same, distances < 1.0, first, second)
     assert (report["intervals"]["by"], report["intervals"]["fnmr"]) == ("identity", list(expected.fnmr))
     assert report["intervals"]["auc"] == list(expected.auc)
     assert report_of([0.5, 0.5], [True, False], 0.5)["true_accepts"] == 0
