@@ -150,25 +150,18 @@ def judge_pairs(
     refuse_one_class(pairs.same)
     # Before the long work: the training pictures may be gone.
     training = training_pictures(systems[0], cache) if check_overlap else None
-    scored, first, reader = {}, None, None
-    for system in systems:
-        its_reader = PictureReader(system.recipe, images, cache)
-        pictures = embed(system, its_reader, pairs.pictures())
-        scored[system.name] = score(system, pictures, pairs)
-        if first is None or reader is None:
-            first, reader = pictures, its_reader
-    assert first is not None and reader is not None
-    model, (own, *others) = systems[0], scored.values()
+    model, *rest = systems
+    reader = PictureReader(model.recipe, images, cache)
+    pictures = embed(model, reader, pairs.pictures())
+    own = score(model, pictures, pairs)
+    others = {}
+    for system in rest:
+        theirs = embed(system, PictureReader(system.recipe, images, cache), pairs.pictures())
+        others[system.name] = (score(system, theirs, pairs), system.threshold)
     overlap = by_names(model.bundle, known_people(pairs))
     if training is not None:
-        overlap = _overlap(model, training, first, pairs, reader)
-    facts = {
-        **extras.facts,
-        **model_facts(model),
-        "overlap": overlap.to_dict(),
-        "people_seen_in_training": overlap.names,
-        "lost_pictures": [{"picture": name, "reason": why} for name, why in sorted(reader.failures.items())],
-    }
+        overlap = _overlap(model, training, pictures, pairs, reader)
+    facts = {**extras.facts, **model_facts(model, overlap, reader.failures)}
     warnings = [*model_doubts(model), *overlap.warnings, *extras.warnings]
     if isinstance(images, Packed):
         facts["recipe"] = None
@@ -179,7 +172,7 @@ def judge_pairs(
         warnings=warnings,
         strips=hardest_strips(own, reader) | overlap.strip,
         chances=model.record.probability if model.record else None,
-        others={system.name: (found, system.threshold) for system, found in zip(systems[1:], others, strict=True)},
+        others=others,
     )
     return judge_scores(model.name, own, model.threshold, whole)
 
@@ -193,8 +186,14 @@ def _overlap(model: System, training: Training, pictures: Embedded, pairs: Pairs
     return by_embeddings(model, training, pictures, of_picture, reader.read)
 
 
-def model_facts(model: System) -> dict[str, Any]:
-    """What a bundle says of itself, for the report."""
+def model_facts(model: System, overlap: Overlap, failures: Mapping[str, str]) -> dict[str, Any]:
+    """What a bundle says of itself, and what the pictures say of it, for the report.
+
+    Args:
+        model: the system that the report is about.
+        overlap: what is known of its training people.
+        failures: pictures without a face, with the reason.
+    """
     record = model.record
     return {
         "model": str(model.bundle or model.name),
@@ -202,6 +201,9 @@ def model_facts(model: System) -> dict[str, Any]:
         "recipe": model.recipe.to_dict() if model.recipe else None,
         "threshold_words": record.threshold.text() if record and record.threshold else "uncalibrated",
         "training": dict(record.training) if record else {},
+        "overlap": overlap.to_dict(),
+        "people_seen_in_training": overlap.names,
+        "lost_pictures": [{"picture": name, "reason": why} for name, why in sorted(failures.items())],
     }
 
 
@@ -331,12 +333,6 @@ def judge_triplets(
     by_folder = all(one == other != third for one, other, third in people)
     report = judge_distances(near, far, failed, [one for one, *_ in people] if by_folder else None)
     overlap = by_names(system.bundle, {name for triplet in people for name in triplet} if by_folder else None)
-    report |= {
-        **facts,
-        **model_facts(system),
-        "overlap": overlap.to_dict(),
-        "people_seen_in_training": overlap.names,
-        "lost_pictures": [{"picture": name, "reason": why} for name, why in sorted(reader.failures.items())],
-        "warnings": [*model_doubts(system), *overlap.warnings],
-    }
+    report |= {**facts, **model_facts(system, overlap, reader.failures)}
+    report["warnings"] = [*model_doubts(system), *overlap.warnings]
     return Judgement(report, triplet_page(report, margin_figure(report)), triplet_text(report))

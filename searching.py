@@ -126,8 +126,16 @@ def judge_gallery(
         overlap = by_embeddings(system, training, found["probes"], probes.people, readers["probes"].read)
     else:
         overlap = by_names(system.bundle, {*probes.people})
-    lost = [(name, why) for reader in readers.values() for name, why in sorted(reader.failures.items())]
-    warnings = [*model_doubts(system), *overlap.warnings]
+    lost = {name: why for reader in readers.values() for name, why in reader.failures.items()}
+    report |= {**facts, **model_facts(system, overlap, lost)}
+    report["warnings"] = [*model_doubts(system), *overlap.warnings, *search_doubts(system, report)]
+    page = identification_page(report, {**figures(system, result), **overlap.strip})
+    return Judgement(report, page, identification_text(report))
+
+
+def search_doubts(system: System, report: Mapping[str, Any]) -> list[str]:
+    """What the figures of a search give reason to doubt, in words."""
+    warnings = []
     if system.threshold is None:
         warnings.append("Uncalibrated: the model has no threshold below which a name is given.")
     elif report["fpir"] is not None and report["fpir"] > 0.1:
@@ -147,16 +155,7 @@ def judge_gallery(
             f"Gallery pictures without a face: {report['failed_gallery']}. People left with none: "
             f"{report['lost_people']}; their probes count as missed."
         )
-    report |= {
-        **facts,
-        **model_facts(system),
-        "overlap": overlap.to_dict(),
-        "people_seen_in_training": overlap.names,
-        "lost_pictures": [{"picture": name, "reason": why} for name, why in lost],
-        "warnings": warnings,
-    }
-    page = identification_page(report, {**figures(system, result), **overlap.strip})
-    return Judgement(report, page, identification_text(report))
+    return warnings
 
 
 def figures(system: System, result: Identification) -> dict[str, Any]:
