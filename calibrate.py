@@ -161,7 +161,7 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
     found = calibrate_by_cost(scored) if command.fmr is None else calibrate_at_fmr(scored, command.fmr)
     expected = predicted(scored, found)
     overlap = by_names(system.bundle, known_people(task.pairs))
-    met = f" ({overlap.names} of whose people trained the model)" if overlap.names else ""
+    met = f" ({overlap.names} of whose people trained the model or were validated on)" if overlap.names else ""
     record = replace(system.record, threshold=as_threshold(found, f"{command.pairs or command.images}{met}"))
     quality = None
     if command.probability != "none":
@@ -209,7 +209,7 @@ def as_threshold(found: Calibration, data: str) -> Threshold:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 2 wrong input, 130 interrupted."""
     try:
-        command = parse(CalibrateCommand, argv)
+        command = parse(CalibrateCommand, argv, program="evaluate.py calibrate")
         done = calibrate(command)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -219,10 +219,12 @@ def evaluate_pairs(command: EvaluateCommand, words: str) -> Judgement:
     warnings = list(pairs.warnings)
     if command.baselines or len(systems) > 1:
         others, missing = baselines(systems[0])
-        systems, warnings = [*systems, *others], [*warnings, *missing]
+        systems = [*systems, *others]
+        for sentence in missing:
+            print(sentence, file=sys.stderr)
     facts = {
         "protocol": "pairs" if path else "images",
-        "data": _data_words(path, folder, pairs, command.impostor_pairs),
+        "data": "; ".join(filter(None, [_data_words(path, folder, pairs, command.impostor_pairs), task.left_out])),
         "pairs_file": str(path) if path else None,
         "images": str(folder or path),
         "left_out": task.left_out,

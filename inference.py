@@ -299,7 +299,7 @@ def probability_words(comparison: Comparison) -> list[str]:
 def doubts(record: BundleRecord) -> list[str]:
     """What to doubt about a model's verdicts, in words."""
     threshold = record.threshold
-    if threshold is None or threshold.fmr + threshold.fnmr < 0.3:
+    if threshold is None or (threshold.fmr < 0.1 and threshold.fmr + threshold.fnmr < 0.3):
         return []
     wrong = f"{threshold.fmr:.0%} of impostor and {threshold.fnmr:.0%} of genuine pairs"
     return [f"This is a weak model: at its threshold it is wrong on {wrong}."]

@@ -110,7 +110,8 @@ def judge_scores(name: str, scored: ScoredPairs, threshold: float | None, extras
         thresholds = {name: threshold, **{other: own for other, (_, own) in extras.others.items()}}
         report["systems"] = compare_systems(systems, thresholds)
         header, cells = comparison_rows(report["systems"])
-        page = joined(page, comparison_page(header, cells, systems, extras.facts, warnings))
+        beside = comparison_page(header, cells, systems, extras.facts, warnings)
+        page = replace(page, sections=[*beside.sections, *page.sections])
         text = f"{text}\n\n{comparison_text(header, cells)}"
     return Judgement(report, page, text, scored)
 
@@ -163,6 +164,8 @@ def judge_pairs(
         overlap = _overlap(model, training, pictures, pairs, reader)
     facts = {**extras.facts, **model_facts(model, overlap, reader.failures)}
     warnings = [*model_doubts(model), *overlap.warnings, *extras.warnings]
+    if model.record and model.record.threshold and _same_list(model.record.threshold.data, extras.facts):
+        warnings.append("The model's threshold was chosen on these very pairs: its rates here are no test of it.")
     if isinstance(images, Packed):
         facts["recipe"] = None
         warnings.append("The pictures were cropped by whoever packed them, perhaps not as the model expects.")
@@ -175,6 +178,11 @@ def judge_pairs(
         others=others,
     )
     return judge_scores(model.name, own, model.threshold, whole)
+
+
+def _same_list(data: str, facts: Mapping[str, Any]) -> bool:
+    """Whether a threshold's data, as calibrate.py names them, are the list or the folder that is judged."""
+    return data.split(" (")[0] == str(facts.get("pairs_file") or facts.get("images"))
 
 
 def _overlap(model: System, training: Training, pictures: Embedded, pairs: Pairs, reader: PictureReader) -> Overlap:
@@ -254,11 +262,6 @@ def clearly_apart(ratio: WorstRatio) -> bool:
     error = (high - low) / (2 * ndtri(0.975))
     couples = ratio.groups * (ratio.groups - 1) / 2
     return bool(np.log(ratio.ratio) > ndtri(1 - 0.025 / couples) * error)
-
-
-def joined(first: Page, second: Page) -> Page:
-    """One page: the first, followed by the second's sections."""
-    return replace(first, sections=[*first.sections, *second.sections])
 
 
 def doubts(report: Mapping[str, Any], threshold: float | None) -> list[str]:

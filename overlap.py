@@ -208,7 +208,7 @@ def _strip(doubles: Sequence[tuple[str, str, float]], read: Read, read_known: Re
     from facekit.plots import pairs_strip
 
     drawn = [
-        (one, other, f"{Path(test).stem}\n{Path(name).stem}\n{distance:.2f}")
+        (one, other, f"{_short(test)}\n{_short(name)}\n{distance:.2f}")
         for test, name, distance in doubles
         if (one := read(test)) is not None and (other := read_known(name)) is not None
     ]
@@ -216,3 +216,10 @@ def _strip(doubles: Sequence[tuple[str, str, float]], read: Read, read_known: Re
         return {}
     left, right, captions = zip(*drawn, strict=True)
     return {"Test people (left) and their nearest training pictures": pairs_strip(left, right, captions)}
+
+
+def _short(name: str) -> str:
+    """A picture's name with its person: LFW's files say it themselves, others lie in a folder that does."""
+    path = Path(name)
+    told = plain_name(path.stem).startswith(plain_name(path.parent.name))
+    return path.stem if told else path.with_suffix("").as_posix()

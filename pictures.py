@@ -104,10 +104,23 @@ def people_pictures(folder: Path, setting: str) -> tuple[list[str], list[str]]:
     from dataset import index_people
 
     if folder.is_dir() and manifest.crop_folder(folder) is not None:
-        names = sorted(row.crop or row.path for row in manifest.read(folder).values() if "/" in row.path)
-        return names, [name.split("/", 1)[0] for name in names]
+        return _crops_of_people(folder, setting)
     index = index_people(folder, setting)
     return index.paths, [index.people[label] for label in index.labels]
+
+
+def _crops_of_people(folder: Path, setting: str) -> tuple[list[str], list[str]]:
+    """The crops that are there; and, of the people who are, the pictures that gave none."""
+    rows = manifest.read(folder).values()
+    there = {path.name for path in folder.iterdir() if path.is_dir()}
+    kept = [row for row in rows if "/" in row.path and (not row.crop or (folder / row.crop).is_file())]
+    names = sorted(name for row in kept if (name := row.crop or row.path).split("/", 1)[0] in there)
+    if not names:
+        raise ValueError(
+            f"`{setting}` {folder}: has {manifest.MARKER}, but its {manifest.MANIFEST} names none of its pictures. "
+            "Copy both files along with crops, or make the crops again."
+        )
+    return names, [name.split("/", 1)[0] for name in names]
 
 
 class PictureReader:

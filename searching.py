@@ -146,6 +146,8 @@ def search_doubts(system: System, report: Mapping[str, Any]) -> list[str]:
         )
     if report["failed_probes"]:
         warnings.append(f"Probes without a face: {report['failed_probes']}; they count as missed.")
+    if report["failed_distractors"]:
+        warnings.append(f"Distractors without a face: {report['failed_distractors']}; they get no name.")
     if not report["non_mated"]:
         warnings.append(
             "Every probe's person is in the gallery: how strangers fare is not told. See `distractors`."

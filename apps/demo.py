@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"\nDone in {time.monotonic() - started:.0f} s.\n"
         f"  people     {config.data_dir / 'photos'} (drawn), {config.data_dir / 'crops'} (cropped, aligned)\n"
         f"  model      {run / 'bundle'} (network, preprocessing, threshold)\n"
-        f"  evaluation {run / 'evaluation-test_pairs-crops'} (report.json, roc.png, distances.png), {drawing}\n"
+        f"  evaluation {run / 'evaluation-test_pairs-crops'} (report.html, report.json, scores.csv), {drawing}\n"
         "Next, with your own pictures, a folder a person:\n"
         "  .venv/bin/python crop_faces.py --input_dir YOUR_PHOTOS --output_dir data/yours\n"
         "  .venv/bin/python train.py --train_dir data/yours --name yours      (settings: config.py)\n"

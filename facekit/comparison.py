@@ -245,9 +245,14 @@ def comparison_rows(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     Returns:
         The header, and a list of as many cells for each system.
     """
+    apart: dict[str, Callable[[Row], str]] = {}
+    if len(rows) > 1:
+        apart["AUC, difference"] = partial(_difference_cell, lambda differences: differences["auc"])
     columns: dict[str, Callable[[Row], str]] = {
         "system": lambda row: str(row["name"]),
         "AUC": lambda row: _with_interval(row["auc"], row["intervals"]["auc"]),
+        # The answer to the question stands beside the figure, not behind a dozen others.
+        **apart,
         "accuracy (folds)": lambda row: _with_interval(row["accuracy"], row["intervals"]["accuracy"]),
         "EER": lambda row: f"{row['eer']:.4f}",
     }
@@ -258,7 +263,6 @@ def comparison_rows(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         columns["FMR at own threshold"] = partial(_own_cell, "fmr")
         columns["FNMR at own threshold"] = partial(_own_cell, "fnmr")
     if len(rows) > 1:
-        columns["AUC, difference"] = partial(_difference_cell, lambda apart: apart["auc"])
         columns["accuracy (folds), difference"] = partial(_difference_cell, lambda apart: apart["accuracy"])
         claimed = [place for place, claim in enumerate(rows[0]["tpr_at_fpr"]) if claim["claimable"]]
         if claimed:

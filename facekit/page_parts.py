@@ -16,8 +16,14 @@ MOST_LISTED = 40
 
 _DEFINITIONS = {
     "genuine, impostor": ("mated, non-mated; positive, negative", "A pair of one person; a pair of two people."),
-    "score": ("similarity, distance", "How alike two faces are to the system. It decides by this number alone."),
-    "threshold": ("operating point", "The score from which on a pair is called the same person."),
+    "score": (
+        "similarity, distance",
+        "How alike (similarity) or unlike (distance) two faces are to the system.",
+    ),
+    "threshold": (
+        "operating point",
+        "Pairs are called one person below it (distances) or above it (similarities).",
+    ),
     "FMR": (
         "false-match rate; FPR, FAR, fall-out",
         "Share of impostor pairs that are accepted: how often a stranger passes for you.",

@@ -76,9 +76,18 @@ def read_settings(path: Path, kind: type[SettingsType]) -> SettingsType:
 
 
 def parse(
-    kind: type[SettingsType], argv: Sequence[str] | None, default: SettingsType | None = None
+    kind: type[SettingsType],
+    argv: Sequence[str] | None,
+    default: SettingsType | None = None,
+    program: str | None = None,
 ) -> SettingsType:
     """Settings from the command line: every field is an option, `default` the values not given.
+
+    Args:
+        kind: the group of settings.
+        argv: the words after the command; None: those of this process.
+        default: see above.
+        program: the command's name in its help; None: that of the file.
 
     Raises:
         SystemExit: code 2 after a wrong option or value, with a sentence on stderr; 0 after --help.
@@ -87,6 +96,7 @@ def parse(
 
     return tyro.cli(  # type: ignore[return-value]
         kind,
+        prog=program,
         args=list(sys.argv[1:] if argv is None else argv),
         default=default,
         use_underscores=True,

@@ -116,10 +116,13 @@ def _verification_headline(report: Report) -> list[Headline]:
         ends = within(intervals.get(name), plain)
         return f"95 %: {ends}" if ends else ""
 
+    folds = report.get("kfold") or {}
+    by_folds = report.get("accuracy_from") == folds.get("name")
+    right = "decisions that are right" + (", mean of the folds" if by_folds else "")
     cards = [
         Headline("False-match rate", share(report["fmr"]), interval("fmr"), "strangers accepted"),
         Headline("False-non-match rate", share(report["fnmr"]), interval("fnmr"), "true matches turned away"),
-        Headline("Accuracy", share(report["accuracy"]), interval("accuracy"), "decisions that are right"),
+        Headline("Accuracy", share(report["accuracy"]), interval("accuracy"), right),
         Headline("AUC", number(report["auc"]), interval("auc", plain=True), "1 is perfect, 0.5 is chance"),
         Headline("EER", share(report["eer"]), "", "where both errors are equal"),
     ]

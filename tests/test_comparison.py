@@ -242,6 +242,7 @@ def test_the_table_has_a_cell_for_each_column() -> None:
     assert header == [
         "system",
         "AUC",
+        "AUC, difference",
         "accuracy (folds)",
         "EER",
         "TPR at FPR 0.1",
@@ -250,7 +251,6 @@ def test_the_table_has_a_cell_for_each_column() -> None:
         "lost pairs",
         "FMR at own threshold",
         "FNMR at own threshold",
-        "AUC, difference",
         "accuracy (folds), difference",
         "TPR at FPR 0.01, difference",
     ]

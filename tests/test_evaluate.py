@@ -222,3 +222,19 @@ def test_a_wrong_folder_or_model_is_named(pairs, photos, bundle, tmp_path, capsy
         arguments = ["--model", model, "--pairs", pairs, "--images", images, "--output", output]
         assert evaluate.main([str(argument) for argument in arguments]) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_a_part_of_a_folder_of_crops_is_judged_by_what_is_there(cropped, bundle, tmp_path, capsys):
+    part = tmp_path / "part"
+    people = sorted(path.name for path in cropped.iterdir() if path.is_dir())[:3]
+    for name in people:
+        shutil.copytree(cropped / name, part / name)
+    shutil.copy(cropped / "crops.json", part)
+    words = ["--images", part, "--model", bundle, "--output", tmp_path / "report", "--json"]
+    assert evaluate.main([str(word) for word in words]) == 2
+    assert "its manifest.csv names none of its pictures" in capsys.readouterr().err
+    shutil.copy(cropped / "manifest.csv", part)
+    assert evaluate.main([str(word) for word in words]) == 0
+    report = json.loads(capsys.readouterr().out)
+    count = sum(1 for _ in part.glob("*/*.jpg"))
+    assert report["pairs"] - report["failed"] == count * (count - 1) // 2
