@@ -127,7 +127,9 @@ def det_figure(curves: Curves, bands: Bands | None = None, points: Points | None
     """
     left = _least_rate(curves)
     bottom = min(_floor(curve.genuine) for curve in curves.values())
-    below = entries_below(len(curves) + len(points or {}))
+    entries = len(curves) + len(points or {})
+    # Several curves cross the whole panel: no corner is free.
+    below = entries if len(curves) > 2 else entries_below(entries)
     figure, (axes,) = panels(1, legend=below)
     # What lies below the axis has no deviate: it is drawn just outside.
     least = bottom / 2

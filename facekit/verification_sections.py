@@ -56,7 +56,9 @@ def roc_band(scored: ScoredPairs, impostor: int) -> Band:
     floor = min(3 / impostor, 0.5)
     fprs = np.union1d(np.geomspace(floor, 1, _BAND_POINTS), np.linspace(floor, 1, _BAND_POINTS))
     ids1, ids2 = scored.people or (None, None)
-    return Band(fprs, *roc_band(scored.ranked, scored.same, fprs, ids1, ids2))
+    low, high = roc_band(scored.ranked, scored.same, fprs, ids1, ids2)
+    # A true-match rate never falls as the false-match rate rises: what holds at one point bounds the others.
+    return Band(fprs, np.maximum.accumulate(low), np.minimum.accumulate(high[::-1])[::-1])
 
 
 def curve_section(

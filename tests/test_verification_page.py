@@ -357,3 +357,14 @@ def test_numbers_in_words() -> None:
     assert within(None) == within((None, 0.2)) == within((0.1, None)) == ""
     assert short_name({"model": "runs/a/bundle"}) == "a" and short_name({"model": "bundle"}) == "bundle"
     assert short_name({"model": "scores"}) == "scores" and short_name({}) == "the system"
+
+
+def test_the_band_never_falls() -> None:
+    from facekit.verification_sections import roc_band
+
+    rng = np.random.default_rng(0)
+    same = np.arange(120) % 2 == 0
+    distances = rng.normal(np.where(same, 0.9, 1.0), 0.3)
+    band = roc_band(ScoredPairs(distances, same, np.zeros(120, bool)), 60)
+    assert (np.diff(band.low) >= 0).all() and (np.diff(band.high) >= 0).all()
+    assert (band.low <= band.high).all()
