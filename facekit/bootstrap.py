@@ -32,12 +32,17 @@ class Interval(NamedTuple):
     high: FloatArray
 
 
+def usual_resamples(pairs: int) -> int:
+    """How often to draw: 1000 times, fewer above 200,000 pairs, never below 200."""
+    return max(200, min(1000, 200_000_000 // pairs))
+
+
 def bootstrap_interval(
     statistic: Statistic,
     pairs: int,
     ids1: ArrayLike | None = None,
     ids2: ArrayLike | None = None,
-    resamples: int = 1000,
+    resamples: int | None = None,
     seed: int = 0,
 ) -> Interval:
     """The 95 % percentile interval of a statistic of n weighted pairs.
@@ -47,7 +52,7 @@ def bootstrap_interval(
         pairs: n, at least 1.
         ids1: (n,) name or number of each pair's first person. Without, pairs are drawn instead of people.
         ids2: (n,) of the second person, equal to `ids1` in genuine pairs.
-        resamples: how often to draw.
+        resamples: how often to draw; None: `usual_resamples`.
         seed: of the draws.
 
     Returns:
@@ -56,8 +61,9 @@ def bootstrap_interval(
     Raises:
         ValueError: one of `ids1` and `ids2` is missing, or they have not n entries.
     """
-    samples = _draws(statistic, SharedPeople(pairs, ids1, ids2), resamples, seed)
-    columns = samples.reshape(resamples, -1).T
+    times = resamples or usual_resamples(pairs)
+    samples = _draws(statistic, SharedPeople(pairs, ids1, ids2), times, seed)
+    columns = samples.reshape(times, -1).T
     ends = [_quantiles(column[~np.isnan(column)]) for column in columns]
     low, high = np.array(ends).T.reshape(2, *samples.shape[1:])
     return Interval(low, high)
@@ -257,7 +263,7 @@ def score_intervals(
             "`accepted` and `distances` must be two lists of one length. "
             f"Received: shapes {decisions.shape} and {labels.shape}."
         )
-    times = resamples or max(200, min(1000, 200_000_000 // values.size))
+    times = resamples or usual_resamples(values.size)
     people = SharedPeople(values.size, ids1, ids2)
     by = "pair" if ids1 is None else "identity"
     if labels.all() or not labels.any():

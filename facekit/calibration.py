@@ -99,8 +99,7 @@ def calibrate_by_cost(scored: ScoredPairs) -> Calibration:
     _refuse_one_class(scored.same)
     found = cost_threshold(distances, scored.same).threshold
     statistic = _weighted_cost_threshold(distances, scored.same)
-    times = max(200, min(1000, 200_000_000 // len(scored)))
-    interval = bootstrap_interval(statistic, len(scored), scored.ids1, scored.ids2, times)
+    interval = bootstrap_interval(statistic, len(scored), scored.ids1, scored.ids2)
     ends = float(interval.low), float(interval.high)
     if scored.kind == "cosine":  # back to minus the cosine, which is the internal distance
         found, ends = found**2 / 2 - 1, (ends[0] ** 2 / 2 - 1, ends[1] ** 2 / 2 - 1)

@@ -300,8 +300,7 @@ class _Column:
         of, wrong = self.judged((self.places == highest) | (self.places == lowest), rate)
         top = self.places[of] == highest
         ids1, ids2 = self.people_of(of)
-        times = max(200, min(1000, 200_000_000 // of.size))
-        low, high = bootstrap_interval(_share_of_first(wrong, top), of.size, ids1, ids2, times)
+        low, high = bootstrap_interval(_share_of_first(wrong, top), of.size, ids1, ids2)
         # A quantile of high / (high + low) is a quantile of high / low, even where a draw has low = 0.
         return float(low / (1 - low)), float(high / (1 - high)) if high < 1 else None
 

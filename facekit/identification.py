@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from facekit.metrics import BoolArray, FloatArray, IntArray, Roc, roc, tpr_at_fpr
+from facekit.plain import plain
 from facekit.shares import ShareInterval, share_interval
 from facekit.similarities import COSINE_EDGES, Rows, Similarities, blocks, compare_probes, squared_distances
 
@@ -167,7 +168,7 @@ class Identification:
         Args:
             threshold: the model's own, chosen elsewhere; None: no figure at a threshold.
         """
-        chosen = None if threshold is None else _plain(asdict(self.at(threshold)))
+        chosen = None if threshold is None else plain(asdict(self.at(threshold)))
         return {
             "rank1": float(self.cmc[0]),
             "rank5": float(self.cmc[4]),
@@ -177,10 +178,9 @@ class Identification:
             "fpir": chosen and chosen["fpir"],
             **self._counts(),
             "cmc": [{"rank": rank, "share": float(self.cmc[rank - 1])} for rank in range(1, CMC_RANKS + 1)],
-            "tpir_at_fpir": [_plain(asdict(claim)) for claim in self.tpir_at_fpir()],
+            "tpir_at_fpir": [plain(asdict(claim)) for claim in self.tpir_at_fpir()],
             "id_rate": [
-                _plain(asdict(claim) | {"cosine": 1 - claim.threshold**2 / 2})
-                for claim in self.similarities.id_rate
+                plain(asdict(claim) | {"cosine": 1 - claim.threshold**2 / 2}) for claim in self.similarities.id_rate
             ],
             "at_threshold": chosen,
             "intervals": self._intervals_part(),
@@ -219,7 +219,7 @@ class Identification:
     def _similarities_part(self) -> dict[str, Any]:
         pairs = self.similarities
         kinds = {"genuine": pairs.genuine, "impostor": pairs.impostor, "distractor": pairs.distractor}
-        parts = {name: _plain(asdict(kind) | {"counts": kind.counts.tolist()}) for name, kind in kinds.items()}
+        parts = {name: plain(asdict(kind) | {"counts": kind.counts.tolist()}) for name, kind in kinds.items()}
         return {"edges": COSINE_EDGES.tolist(), **parts}
 
 
@@ -347,11 +347,3 @@ def _search(gallery: _People, rows: Rows, people: IntArray, failed: BoolArray) -
         truth = np.where(own, squares, -np.inf).max(axis=1, keepdims=True)
         ranks[chosen] = np.where(own.any(axis=1), (squares <= truth).sum(axis=1), np.inf)
     return ranks, nearest
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Numbers that JSON has no word for (NaN, infinity) as None."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }

@@ -29,6 +29,7 @@ from facekit.metrics import (
     roc,
     tpr_at_fpr,
 )
+from facekit.plain import plain
 from facekit.scored import ScoredPairs
 from facekit.thresholds import cost_threshold
 
@@ -98,8 +99,8 @@ def verification_report(scored: ScoredPairs, threshold: float | None = None) -> 
         "intervals": _intervals_part(values, labels, headline.accepted, scored.people),
         "survivors": _survivors_part(scored, headline.accepted) if scored.failed.any() else None,
     }
-    plain: dict[str, Any] = _plain(figures)
-    return plain
+    report: dict[str, Any] = plain(figures)
+    return report
 
 
 def _fold(scored: ScoredPairs) -> _Folding | None:
@@ -181,14 +182,3 @@ def _survivors_part(scored: ScoredPairs, accepted: BoolArray) -> dict[str, Any]:
     if not kept.any():
         return {"pairs": 0}
     return _figures(roc(scored.distances[kept], scored.same[kept]), rates_of(accepted[kept], scored.same[kept]))
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that JSON has no word for (NaN, infinity) as None, all the way down."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
