@@ -162,7 +162,8 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
     expected = predicted(scored, found)
     overlap = by_names(system.bundle, known_people(task.pairs))
     met = f" ({overlap.names} of whose people trained the model or were validated on)" if overlap.names else ""
-    record = replace(system.record, threshold=as_threshold(found, f"{command.pairs or command.images}{met}"))
+    data = "; ".join(filter(None, [str(command.pairs or command.images), task.left_out]))
+    record = replace(system.record, threshold=as_threshold(found, f"{data}{met}"))
     quality = None
     if command.probability != "none":
         record = replace(record, probability=fit_probability(scored, command.probability))

@@ -276,6 +276,7 @@ def evaluate_gallery(command: EvaluateCommand, words: str) -> Judgement:
     folders = {"gallery": command.gallery, "probes": command.probes, "distractors": command.distractors}
     given = {name: folder for name, folder in folders.items() if folder is not None}
     left_out = _left_out(command, given)
+    gone = f"{len(left_out)} people of {command.exclude_people} left out" if left_out else ""
     sides = {name: read_side(folder, name, left_out) for name, folder in given.items()}
     check_apart(sides["gallery"], sides["probes"], sides.get("distractors"))
     (system,) = bundle_systems(command.model or (find_bundle(),))
@@ -284,9 +285,9 @@ def evaluate_gallery(command: EvaluateCommand, words: str) -> Judgement:
     runtime.start_quietly()
     facts = {
         "protocol": "gallery",
-        "data": "; ".join(f"{name} {side.folder}" for name, side in sides.items()),
+        "data": "; ".join(f"{name} {side.folder}" for name, side in sides.items()) + (f"; {gone}" if gone else ""),
         **{f"{name}_dir": str(side.folder) for name, side in sides.items()},
-        "left_out": f"{len(left_out)} people of {command.exclude_people} left out" if left_out else "",
+        "left_out": gone,
         "output": str(output),
         "command": words,
     }

@@ -95,7 +95,7 @@ def judge_scores(name: str, scored: ScoredPairs, threshold: float | None, extras
     report |= extras.facts
     warnings = [*extras.warnings, *doubts(report, threshold)]
     if extras.groups:
-        at = threshold if threshold is not None else scored.native(_or_infinite(report["threshold"]))
+        at = threshold if threshold is not None else _internal(scored, report["threshold"])
         table = rates_by_group(scored, at, extras.groups)
         report |= {"groups": table.to_rows(), "group_ratios": table.ratio_rows()}
         if threshold is None:
@@ -155,10 +155,7 @@ def judge_pairs(
     reader = PictureReader(model.recipe, images, cache)
     pictures = embed(model, reader, pairs.pictures())
     own = score(model, pictures, pairs)
-    others = {}
-    for system in rest:
-        theirs = embed(system, PictureReader(system.recipe, images, cache), pairs.pictures())
-        others[system.name] = (score(system, theirs, pairs), system.threshold)
+    others = {system.name: (_scored(system, pairs, images, cache), system.threshold) for system in rest}
     overlap = by_names(model.bundle, known_people(pairs))
     if training is not None:
         overlap = _overlap(model, training, pictures, pairs, reader)
@@ -180,9 +177,17 @@ def judge_pairs(
     return judge_scores(model.name, own, model.threshold, whole)
 
 
+def _scored(system: System, pairs: Pairs, images: Images, cache: Path) -> ScoredPairs:
+    from pictures import PictureReader
+    from scoring import embed, score
+
+    return score(system, embed(system, PictureReader(system.recipe, images, cache), pairs.pictures()), pairs)
+
+
 def _same_list(data: str, facts: Mapping[str, Any]) -> bool:
-    """Whether a threshold's data, as calibrate.py names them, are the list or the folder that is judged."""
-    return data.split(" (")[0] == str(facts.get("pairs_file") or facts.get("images"))
+    """Whether a threshold was chosen, as calibrate.py names its data, on the very pairs that are judged here."""
+    judged = "; ".join(filter(None, [str(facts.get("pairs_file") or facts.get("images")), facts.get("left_out")]))
+    return data == judged or data.startswith(f"{judged} (")
 
 
 def _overlap(model: System, training: Training, pictures: Embedded, pairs: Pairs, reader: PictureReader) -> Overlap:
@@ -243,9 +248,9 @@ def hardest_strips(scored: ScoredPairs, reader: PictureReader) -> dict[str, NDAr
     return strips
 
 
-def _or_infinite(threshold: float | None) -> float:
-    """A report's threshold; None stands for infinity there: some fold did best by accepting everything."""
-    return np.inf if threshold is None else threshold
+def _internal(scored: ScoredPairs, threshold: float | None) -> float:
+    """A report's threshold as an internal distance; None stands for accepting all, as some fold did best."""
+    return np.inf if threshold is None else scored.native(threshold)
 
 
 def clearly_apart(ratio: WorstRatio) -> bool:

@@ -167,12 +167,19 @@ def test_a_probability_stays_when_only_the_threshold_changes(calibrate, model):
 
 
 def test_a_report_on_the_calibrations_own_pairs_says_so(calibrate, model, crops, tmp_path):
-    def warnings() -> str:
-        scores(model, crops, tmp_path)
+    def warnings(*more: object) -> str:
+        words = ["--model", model, "--images", crops, "--output", tmp_path / "report", "--json", *more]
+        assert evaluate.main([str(word) for word in words]) == 0
         return " ".join(json.loads((tmp_path / "report" / "report.json").read_text())["warnings"])
 
     calibrate("--fmr", "0.2")
     assert "chosen on these very pairs" in warnings()
+    people = sorted(path.name for path in crops.iterdir() if path.is_dir())
+    (tmp_path / "one.txt").write_text("\n".join(people[:8]))
+    (tmp_path / "two.txt").write_text("\n".join(people[8:]))
+    calibrate("--fmr", "0.2", "--exclude_people", tmp_path / "one.txt")
+    assert "chosen on these very pairs" in warnings("--exclude_people", tmp_path / "one.txt")
+    assert "chosen on these very pairs" not in warnings("--exclude_people", tmp_path / "two.txt")
     shutil.copytree(crops, tmp_path / "others")
     calibrate("--fmr", "0.2", images=tmp_path / "others")
     assert "chosen on these very pairs" not in warnings()

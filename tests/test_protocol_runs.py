@@ -302,6 +302,13 @@ def test_groups_of_yes_and_no_scores(tmp_path, run):
     (tmp_path / "g.csv").write_text("score,label,group\n" + "\n".join(lines) + "\n")
     report = run("--scores", tmp_path / "g.csv")
     assert {"a", "b"} <= {row["group"] for row in report["groups"]}
+    # Where accepting everything is best, every impostor pair of a group is a false match.
+    (tmp_path / "all.csv").write_text(
+        "score,label,group\n" + "".join(f"0.{row % 9},{int(row % 10 > 0)},a\n" for row in range(600))
+    )
+    accepted = run("--scores", tmp_path / "all.csv")
+    assert accepted["threshold"] is None and accepted["groups"][0]["fmr"] == 1.0
+    run("--scores", tmp_path / "g.csv")
     rows = (tmp_path / "report" / "scores.csv").read_text().splitlines()
     assert rows[0].split(",").count("group") == 1
 
