@@ -9,13 +9,9 @@ Run: python dataset.py index crops
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +20,8 @@ from numpy.typing import NDArray
 
 from config import Config
 from facekit.files import check_writable, write_text
-from facekit.images import Image, UnreadableImageError, is_picture, read_square
+from facekit.index import PeopleIndex, index_people
+from facekit.loading import PictureLoader
 from facekit.protocols import Pairs, pairs_csv
 from facekit.sampling import PeopleSampler, Sampler, TupletSampler, split_people, verification_pairs
 
@@ -34,103 +31,6 @@ if TYPE_CHECKING:
 # Batches read before they are needed. Hard-identity batches lean on it being well below `hard_identity_steps`.
 READ_AHEAD = 4
 SUMMARY = "Folders of people: see what they hold, and hold people out for a test."
-
-
-@dataclass(frozen=True)
-class PeopleIndex:
-    """Pictures by person.
-
-    Attributes:
-        root: the folder that holds a folder a person.
-        people: names of the people, sorted.
-        paths: (n) pictures, relative to `root`, "/" between parts, sorted.
-        labels: (n,) int64, position in `people` of each picture's person.
-    """
-
-    root: Path
-    people: list[str]
-    paths: list[str]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @cached_property
-    def counts(self) -> NDArray[np.int64]:
-        """(people,) pictures of each person."""
-        return np.bincount(self.labels, minlength=len(self.people))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all names: tells whether two runs saw the same list of pictures."""
-        return hashlib.sha256("\n".join(self.paths).encode()).hexdigest()
-
-    def choose(self, chosen: NDArray[np.bool_]) -> PeopleIndex:
-        """The index of some of the people: (people,) bool."""
-        kept = chosen[self.labels]
-        numbers = np.cumsum(chosen) - 1
-        return PeopleIndex(
-            self.root,
-            [name for name, keep in zip(self.people, chosen, strict=True) if keep],
-            [path for path, keep in zip(self.paths, kept, strict=True) if keep],
-            numbers[self.labels[kept]],
-        )
-
-    def without(self, names: Sequence[str]) -> PeopleIndex:
-        """The index without the people of these names."""
-        excluded = set(names)
-        return self.choose(np.array([name not in excluded for name in self.people]))
-
-    def describe(self) -> str:
-        """The index in words: how many people and pictures, and what each can be used for."""
-        if not self.people:
-            return "no pictures of anybody"
-        several = self.counts >= 2
-        text = f"{len(self):,} pictures of {len(self.people):,} people"
-        if several.all():
-            fewest, most = self.counts.min(), self.counts.max()
-            return f"{text}, {fewest:,} each" if fewest == most else f"{text}, {fewest:,} to {most:,} each"
-        return (
-            f"{text}: {several.sum():,} with several ({self.counts[several].sum():,} pictures), "
-            f"{(~several).sum():,} with one picture, who serve as negatives only"
-        )
-
-
-def index_people(root: Path, setting: str = "train_dir") -> PeopleIndex:
-    """List the pictures of a folder of people: `root/person/picture.jpg`.
-
-    Args:
-        root: the folder.
-        setting: the setting that named it, for messages.
-
-    Raises:
-        ValueError: missing, empty, without folders of people, or with a single person.
-    """
-    if not root.is_dir():
-        raise ValueError(
-            f"{root}: there is no such folder. Set `{setting}` to a folder with one folder a person inside; "
-            "`make train` draws people to try with."
-        )
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    people: list[str] = []
-    paths: list[str] = []
-    labels: list[int] = []
-    for folder in folders:
-        names = sorted(entry.name for entry in folder.iterdir() if is_picture(entry))
-        if names:
-            labels += [len(people)] * len(names)
-            people.append(folder.name)
-            paths += [f"{folder.name}/{name}" for name in names]
-    if not people:
-        loose = any(is_picture(entry) for entry in root.iterdir())
-        what = "holds pictures but no folders of people" if loose else "holds no pictures in folders of people"
-        raise ValueError(f"{root}: {what}. Expected `{setting}`/person/picture.jpg.")
-    if len(people) < 2:
-        raise ValueError(
-            f"{root}: holds a single person ({people[0]}, {len(paths)} pictures). Training compares people: "
-            "add at least one more folder."
-        )
-    return PeopleIndex(root, people, paths, np.array(labels, np.int64))
 
 
 def read_names(path: Path, setting: str) -> list[str]:
@@ -191,77 +91,6 @@ def make_split(config: Config) -> Split:
                 f"{index.describe()}. Add people, change `validation_share`, or set `validation_dir`."
             )
     return split
-
-
-class PictureLoader:
-    """Reads pictures by their position in an index, in threads, each picture of a batch once.
-
-    A file that cannot be decoded is replaced by the next readable picture of the same person, so that a bad file
-    never ends a long run and never makes a wrong label; it is remembered in `failures`.
-
-    Args:
-        index: the pictures.
-        size: side of the result in pixels.
-        threads: threads that decode; OpenCV lets go of Python's lock.
-    """
-
-    def __init__(self, index: PeopleIndex, size: int, threads: int = 4):
-        self._index, self._size = index, size
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self.failures: dict[str, str] = {}
-        self._hopeless: UnreadableImageError | None = None
-
-    @contextmanager
-    def errors_named(self) -> Iterator[None]:
-        """Around work that reads through `tf.data`, which buries an error of ours under its own: give ours back.
-
-        Raises:
-            UnreadableImageError: a person has no readable picture at all.
-        """
-        try:
-            yield
-        except Exception:
-            if self._hopeless is not None:
-                raise self._hopeless from None
-            raise
-
-    def load(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Pictures at these positions.
-
-        Args:
-            positions: any shape of picture positions.
-
-        Returns:
-            positions.shape + (size, size, 3) uint8 RGB.
-
-        Raises:
-            UnreadableImageError: a person has no readable picture at all.
-        """
-        unique, inverse = np.unique(positions, return_inverse=True)
-        images = np.stack(list(self._threads.map(self._read, unique)))
-        return images[inverse.reshape(positions.shape)]
-
-    def _read(self, position: np.int64) -> Image:
-        for candidate in self._candidates(int(position)):
-            path = self._index.paths[candidate]
-            if path in self.failures:
-                continue
-            try:
-                return read_square(self._index.root / path, self._size)
-            except UnreadableImageError as error:
-                self.failures[path] = str(error)
-        person = self._index.people[self._index.labels[position]]
-        self._hopeless = UnreadableImageError(
-            f"{self._index.root / person}: none of its pictures can be read. Mend or remove the folder, or name it "
-            "in the file of `exclude_people`."
-        )
-        raise self._hopeless
-
-    def _candidates(self, position: int) -> Iterator[int]:
-        """The position itself, then the person's other pictures in turn."""
-        yield position
-        own = np.flatnonzero(self._index.labels == self._index.labels[position])
-        yield from np.roll(own, -int(np.searchsorted(own, position)))[1:].tolist()
 
 
 def make_sampler(index: PeopleIndex, config: Config) -> Sampler:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from config import Config
-from dataset import PeopleIndex, validation_pairs
+from dataset import validation_pairs
 from facekit.images import UnreadableImageError, read_square
+from facekit.index import PeopleIndex
 from facekit.manifest import crop_folder
 from facekit.protocols import read_triplets
 from facekit.validation import Embed, HeldOut, ordered_share

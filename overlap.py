@@ -155,7 +155,8 @@ def training_pictures(system: System, cache: Path) -> Training:
     Raises:
         ValueError: they are gone, or the bundle doesn't say where they are.
     """
-    from dataset import index_people, read_names
+    from dataset import read_names
+    from facekit.index import index_people
     from pictures import PictureReader, find_images
 
     if system.bundle is None or system.record is None:

@@ -101,7 +101,7 @@ def people_pictures(folder: Path, setting: str) -> tuple[list[str], list[str]]:
     Raises:
         ValueError: the folder is missing or holds no person.
     """
-    from dataset import index_people
+    from facekit.index import index_people
 
     if folder.is_dir() and manifest.crop_folder(folder) is not None:
         return _crops_of_people(folder, setting)

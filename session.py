@@ -23,7 +23,7 @@ from runs import RunFolder, write_history
 if TYPE_CHECKING:
     import keras
 
-    from dataset import PeopleIndex
+    from facekit.index import PeopleIndex
     from facekit.monitors import DriftMonitor
     from facekit.trainer import EmbeddingTrainer
 

@@ -37,8 +37,8 @@ from runs import (
 if TYPE_CHECKING:
     import keras
 
-    from dataset import PictureLoader
     from facekit.bundle import BundleRecord
+    from facekit.loading import PictureLoader
     from facekit.validation import Embed, HeldOut
     from session import Session
 
@@ -117,7 +117,7 @@ def fit(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[str, f
         NonFiniteLossError: the loss is no number any more.
         CollapseError: all embeddings have become one point.
     """
-    from dataset import PictureLoader
+    from facekit.loading import PictureLoader
     from held_out import report_failures
 
     loader = PictureLoader(session.index, session.config.image_size)

@@ -10,8 +10,11 @@ import pytest
 
 import dataset
 from config import AugmentConfig, Config
-from dataset import PictureLoader, index_people, make_split, steps_per_epoch, training_stream, validation_pairs
+from dataset import make_split, steps_per_epoch, training_stream, validation_pairs
+from facekit import loading
 from facekit.images import UnreadableImageError, read_square
+from facekit.index import index_people
+from facekit.loading import PictureLoader
 from facekit.protocols import read_pairs
 
 STILL = AugmentConfig(
@@ -169,7 +172,7 @@ def test_a_stream_can_start_anywhere(people, sampler):
 def test_a_picture_is_read_once_a_batch(people, monkeypatch):
     index = index_people(people)
     reads = []
-    monkeypatch.setattr(dataset, "read_square", lambda path, size: (reads.append(path), read_square(path, size))[1])
+    monkeypatch.setattr(loading, "read_square", lambda path, size: (reads.append(path), read_square(path, size))[1])
     images = PictureLoader(index, 32).load(np.array([[3, 3, 5], [5, 7, 3]]))
     assert len(reads) == 3 and (images[0, 0] == images[1, 2]).all() and (images[0, 2] == images[1, 0]).all()
 

@@ -15,9 +15,10 @@ import sklearn.metrics
 import crop_faces
 import evaluate
 import pictures
-from dataset import draw_pairs, index_people
+from dataset import draw_pairs
 from facekit.bundle import read_network, read_record, write_bundle
 from facekit.images import read_image
+from facekit.index import index_people
 from facekit.protocols import pairs_csv
 from inference import Verifier
 

@@ -17,10 +17,10 @@ from keras import ops
 
 import losses
 from config import Config
-from dataset import index_people
 from facekit import monitors, runtime
 from facekit.callbacks import StepCounter
 from facekit.images import read_square
+from facekit.index import index_people
 from facekit.monitors import (
     CollapseError,
     CollapseMonitor,

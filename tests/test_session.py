@@ -15,9 +15,9 @@ import pytest
 import objectives
 import train
 from config import Config
-from dataset import PeopleIndex
 from facekit import callbacks, runtime
 from facekit.bundle import read_network
+from facekit.index import PeopleIndex
 from runs import RunFolder
 from session import Session
 from tests.test_train import arguments, check_steps, state
