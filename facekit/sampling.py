@@ -16,20 +16,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Positions = NDArray[np.int64]
-Neighbours = NDArray[np.int32]
+from facekit.draws import PAIRS, PICTURES, SINGLES, SPLIT, People, Positions, generator
+from facekit.pair_numbers import first_of_each, pair_count, pair_of
+from facekit.passes import Balance, Passes, frequencies
 
-# Streams keep draws for different purposes independent under one seed.
-_ORDER, _PICTURES, _SPLIT, _PAIRS = range(4)
+Neighbours = NDArray[np.int32]
 
 # People of a batch who come together because they look alike, where neighbours are known. Three impostors near each
 # anchor are hard enough; more would leave a batch few groups, so little of the variety that easier pairs bring.
 GROUP = 4
-
-
-def generator(seed: int, stream: int, step: int = 0) -> np.random.Generator:
-    """A counter-based generator for one purpose at one step: O(1) to reach, equal on every machine."""
-    return np.random.Generator(np.random.Philox(key=[(seed << 8) | stream, step]))
 
 
 class Sampler(Protocol):
@@ -44,48 +39,11 @@ class Sampler(Protocol):
         ...
 
 
-class _Order:
-    """Endless passes over n units, each pass a new order; unit number k is found without the ones before."""
-
-    def __init__(self, count: int, seed: int):
-        self._count = count
-        # Two: a batch may straddle two passes.
-        self._permutation = lru_cache(maxsize=2)(lambda turn: generator(seed, _ORDER, turn).permutation(count))
-
-    def take_within(self, batch: int, number: int, width: int | None = None) -> Positions:
-        """Units of a batch that never straddles two passes, so that none comes twice; each pass leaves its rest.
-
-        With `width`, the batch's `number` units come first, then those after them in the pass, round its end.
-        """
-        turn, place = divmod(batch, self._count // number)
-        return np.take(self._permutation(turn), place * number + np.arange(width or number), mode="wrap")
-
-    def take(self, start: int, number: int) -> Positions:
-        ks = np.arange(start, start + number)
-        turns, places = np.divmod(ks, self._count)
-        return np.array([self._permutation(int(t))[p] for t, p in zip(turns, places, strict=True)], np.int64)
-
-
-class _People:
-    """Pictures grouped by person: where each person's pictures are, and how many."""
-
-    def __init__(self, labels: NDArray[np.integer]):
-        self.positions = np.argsort(labels, kind="stable").astype(np.int64)
-        _, self.starts, self.counts = np.unique(labels[self.positions], return_index=True, return_counts=True)
-
-    def draw(self, person: NDArray[np.int64], rng: np.random.Generator) -> Positions:
-        """A random picture of each of these people."""
-        return self.positions[self.starts[person] + rng.integers(self.counts[person])]
-
-    def check(self, neighbours: Neighbours) -> None:
-        if len(neighbours) != len(self.counts):
-            raise ValueError(f"`neighbours` are of {len(neighbours)} people; there are {len(self.counts)}.")
-
-
 class TupletSampler:
     """Anchor, positive, and negatives of other people.
 
-    The anchors' people are all those with two pictures or more, each once a pass, in a new order every pass.
+    The anchors' people are all those with two pictures or more. Each is anchor once a pass, in a new order every
+    pass; with another balance as often as they have pictures, or the square root of that.
     Negatives are drawn by person first, so that someone with 500 pictures is no more often an impostor than
     someone with one; people with a single picture are negatives only.
 
@@ -97,16 +55,26 @@ class TupletSampler:
         batch_size: tuplets a batch.
         negatives: negatives a tuplet.
         seed: seed of every draw.
+        balance: how often people are anchors: "people" alike, "pictures" by how many they have, "sqrt" between.
+        weights: (n,) float in (0, 1], how often each picture is drawn among its person's; None: alike.
 
     Raises:
-        ValueError: fewer than two people, or none with two pictures.
+        ValueError: fewer than two people, none with two pictures, or wrong weights.
     """
 
-    def __init__(self, labels: NDArray[np.integer], batch_size: int, negatives: int, seed: int):
-        self._people = _People(labels)
+    def __init__(
+        self,
+        labels: NDArray[np.integer],
+        batch_size: int,
+        negatives: int,
+        seed: int,
+        balance: Balance = "people",
+        weights: NDArray[np.floating] | None = None,
+    ):
+        self._people = People(labels, weights)
         _check_enough(self._people.counts)
         self._anchors = np.flatnonzero(self._people.counts >= 2)
-        self._order = _Order(len(self._anchors), seed)
+        self._passes = Passes(len(self._anchors), seed, frequencies(self._people.counts[self._anchors], balance))
         self._batch_size, self._negatives, self._seed = batch_size, negatives, seed
 
     def batch(self, step: int, neighbours: Neighbours | None = None) -> Positions:
@@ -117,16 +85,13 @@ class TupletSampler:
         Raises:
             ValueError: the neighbours are of more or fewer people than the sampler's.
         """
-        rng = generator(self._seed, _PICTURES, step)
-        person = self._anchors[self._order.take(step * self._batch_size, self._batch_size)]
-        count, start = self._people.counts[person], self._people.starts[person]
-        anchor = rng.integers(count)
-        positive = (anchor + rng.integers(1, count)) % count  # any other picture of the person
-        pair = self._people.positions[start[:, None] + np.stack([anchor, positive], axis=1)]
+        rng = generator(self._seed, PICTURES, step)
+        person = self._anchors[self._passes.take(step * self._batch_size, self._batch_size)]
+        pair = self._people.draw_two(person, rng)
         others = rng.integers(len(self._people.counts) - 1, size=(self._batch_size, self._negatives))
         others += others >= person[:, None]  # skip the anchor's person
         if neighbours is not None:
-            self._people.check(neighbours)
+            _check_of_all(neighbours, self._people)
             self._put_look_alikes(others, neighbours[person], person, rng)
         return np.concatenate([pair, self._people.draw(others, rng)], axis=1)
 
@@ -145,37 +110,54 @@ class TupletSampler:
 class PeopleSampler:
     """P people times K pictures each: the batch of triplet training (Hermans et al. 2017, section 3).
 
-    People with one picture come K of them together, as negatives. A person with fewer than K pictures gives
-    some of them again.
+    Everyone comes once a pass, in a new order every pass, never twice in a batch; with another balance as often as
+    they have pictures, or the square root of that, but never more than once a batch. People with one picture come K
+    of them together, as negatives. A person with fewer than K pictures gives some of them again.
 
     With neighbours, a batch is groups of 4 people (one of P, where P is less): a leader, and the leader's nearest
-    neighbours who have two pictures or more and are not in the batch yet. Everyone leads once a pass, which takes 4
-    times the batches. Where a leader has too few neighbours, or 4 does not divide P, the next people of the pass
-    fill the batch.
+    neighbours who have two pictures or more and are not in the batch yet. Everyone leads as often as they would
+    come otherwise, so that a pass takes 4 times the batches. Where a leader has too few neighbours, or 4 does not
+    divide P, other people of the pass fill the batch.
 
     Args:
         labels: (n,) int, the person of each picture.
         batch_size: P times K.
         pictures_per_person: K.
         seed: seed of every draw.
+        balance: how often people come: "people" alike, "pictures" by how many they have, "sqrt" between.
+        weights: (n,) float in (0, 1], how often each picture is drawn among its person's; None: alike.
 
     Raises:
-        ValueError: fewer than two people, none with two pictures, or fewer than a batch takes.
+        ValueError: fewer than two people, none with two pictures, fewer than a batch takes, or wrong weights.
     """
 
-    def __init__(self, labels: NDArray[np.integer], batch_size: int, pictures_per_person: int, seed: int):
-        self._people = _People(labels)
-        _check_enough(self._people.counts)
-        self._several = np.flatnonzero(self._people.counts >= 2)
-        self._single = np.flatnonzero(self._people.counts == 1)
+    def __init__(
+        self,
+        labels: NDArray[np.integer],
+        batch_size: int,
+        pictures_per_person: int,
+        seed: int,
+        balance: Balance = "people",
+        weights: NDArray[np.floating] | None = None,
+    ):
+        self._people = People(labels, weights)
+        counts = self._people.counts
+        _check_enough(counts)
+        self._several, self._single = np.flatnonzero(counts >= 2), np.flatnonzero(counts == 1)
         self._k, self._p, self._seed = pictures_per_person, batch_size // pictures_per_person, seed
-        units = len(self._several) + len(self._single) // self._k
+        units = _units(counts, self._k)
         if units < self._p:
             raise ValueError(
                 f"`batch_size` {batch_size} takes {self._p} people of {self._k} pictures a batch; there are "
                 f"{units}. Make `batch_size` smaller."
             )
-        self._order = _Order(units, seed)
+        # K people of one picture each count as somebody with one picture.
+        times = frequencies(
+            np.append(counts[self._several], np.ones(units - len(self._several), np.int64)), balance
+        )
+        self._passes = Passes(units, seed, times)
+        # In each pass another order, in which K after K come together.
+        self._singles = lru_cache(maxsize=2)(lambda turn: generator(seed, SINGLES, turn).permutation(self._single))
 
     def batch(self, step: int, neighbours: Neighbours | None = None) -> Positions:
         """(P * K,) picture positions, each person's together, and each group's.
@@ -183,28 +165,28 @@ class PeopleSampler:
         Raises:
             ValueError: the neighbours are of more or fewer people than the sampler's.
         """
-        rng = generator(self._seed, _PICTURES, step)
+        rng = generator(self._seed, PICTURES, step)
         if neighbours is None:
-            units = self._order.take_within(step, self._p).tolist()
+            turn, drawn = self._passes.take_apart(step, self._p)
+            units = drawn.tolist()
         else:
-            self._people.check(neighbours)
-            units = self._units_alike(step, neighbours)
-        singles = rng.permutation(self._single)
-        rows, used = [], 0
-        for unit in units:
-            if unit < len(self._several):
-                rows.append(self._of_person(int(self._several[unit]), rng))
-            else:
-                rows.append(self._people.positions[self._people.starts[singles[used : used + self._k]]])
-                used += self._k
-        return np.concatenate(rows)
+            _check_of_all(neighbours, self._people)
+            turn, units = self._units_alike(step, neighbours)
+        return np.concatenate([self._of_unit(unit, turn, rng) for unit in units])
 
-    def _units_alike(self, step: int, neighbours: Neighbours) -> list[int]:
-        """The P units of a batch of groups: each is a place in `_several`, or beyond it K people of one picture."""
+    def _of_unit(self, unit: int, turn: int, rng: np.random.Generator) -> Positions:
+        """K pictures of a person, or of K people of one picture."""
+        if unit < len(self._several):
+            return self._people.draw_several(int(self._several[unit]), self._k, rng)
+        first = (unit - len(self._several)) * self._k
+        return self._people.positions[self._people.starts[self._singles(turn)[first : first + self._k]]]
+
+    def _units_alike(self, step: int, neighbours: Neighbours) -> tuple[int, list[int]]:
+        """The pass, and the P units of a batch of groups: places in `_several`, or beyond it K single ones."""
         group = min(GROUP, self._p)
         number = self._p // group
-        window = self._order.take_within(step, number, self._p).tolist()
-        leaders = window[:number]
+        turn, drawn = self._passes.take_apart(step, number, self._p)
+        leaders, window = drawn[:number].tolist(), drawn[number:].tolist()
         units: list[int] = []
         used = set(leaders)
         for leader in leaders:
@@ -213,7 +195,7 @@ class PeopleSampler:
                 fresh = [unit for unit in self._units_near(leader, neighbours) if unit not in used][: group - 1]
                 units += fresh
                 used.update(fresh)
-        return (units + [unit for unit in window if unit not in used])[: self._p]
+        return turn, (units + [unit for unit in window if unit not in used])[: self._p]
 
     def _units_near(self, unit: int, neighbours: Neighbours) -> list[int]:
         """Units of a person's neighbours who have two pictures or more, nearest first."""
@@ -221,10 +203,27 @@ class PeopleSampler:
         near = near[near >= 0]
         return np.searchsorted(self._several, near[self._people.counts[near] >= 2]).tolist()
 
-    def _of_person(self, person: int, rng: np.random.Generator) -> Positions:
-        start, count = self._people.starts[person], self._people.counts[person]
-        order = rng.permutation(count)
-        return self._people.positions[start + np.resize(order, self._k)]
+
+def people_a_batch(counts: NDArray[np.integer], batch_size: int, pictures_per_person: int) -> int:
+    """How many people the batches of `PeopleSampler` can hold: P, or fewer where there are fewer.
+
+    Args:
+        counts: (people,) pictures of each.
+        batch_size: P times K.
+        pictures_per_person: K; so many people of one picture count as one.
+    """
+    return min(batch_size // pictures_per_person, _units(counts, pictures_per_person))
+
+
+def _units(counts: NDArray[np.integer], pictures_per_person: int) -> int:
+    """People of several pictures, and groups of those of one."""
+    several = int(np.count_nonzero(counts >= 2))
+    return several + (len(counts) - several) // pictures_per_person
+
+
+def _check_of_all(neighbours: Neighbours, people: People) -> None:
+    if len(neighbours) != len(people.counts):
+        raise ValueError(f"`neighbours` are of {len(neighbours)} people; there are {len(people.counts)}.")
 
 
 def _check_enough(counts: NDArray[np.int64]) -> None:
@@ -254,7 +253,7 @@ def split_people(counts: NDArray[np.integer], share: float, seed: int) -> NDArra
         number = round(share * len(group))
         if stratum == 0 and len(group) >= 2:
             number = min(max(number, 1), len(group) - 1)
-        held[generator(seed, _SPLIT, stratum).permutation(group)[:number]] = True
+        held[generator(seed, SPLIT, stratum).permutation(group)[:number]] = True
     return held
 
 
@@ -278,35 +277,49 @@ def verification_pairs(
     Raises:
         ValueError: no genuine or no impostor pair exists.
     """
-    people = _People(labels)
+    people = People(labels)
     _check_enough(people.counts)
-    rng = generator(seed, _PAIRS)
+    rng = generator(seed, PAIRS)
     genuine = _genuine_pairs(people, count // 2, rng)
     impostor = _impostor_pairs(people, len(genuine), rng)
     same = np.repeat([True, False], [len(genuine), len(impostor)])
     return np.concatenate([genuine, impostor]), same
 
 
-def _genuine_pairs(people: _People, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    queues = []
-    for person in rng.permutation(np.flatnonzero(people.counts >= 2)):
-        start, count = people.starts[person], int(people.counts[person])
-        first, second = np.triu_indices(count, k=1)
-        # A person of 500 pictures has 124,750 pairs; no more than `wanted` of them can be needed.
-        keep = rng.permutation(len(first))[:wanted]
-        queues.append(people.positions[start + np.stack([first[keep], second[keep]], axis=1)])
-    chosen = [queue[turn] for turn in range(max(map(len, queues))) for queue in queues if turn < len(queue)]
-    return np.array(chosen[:wanted], np.int64)
+def _genuine_pairs(people: People, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    order = rng.permutation(np.flatnonzero(people.counts >= 2))
+    possible = pair_count(people.counts[order])
+    given = _in_rounds(possible, wanted)
+    numbers = [
+        rng.choice(pairs, number, replace=False)
+        for pairs, number in zip(possible.tolist(), given.tolist(), strict=True)
+        if number
+    ]
+    first, second = pair_of(np.concatenate([np.empty(0, np.int64), *numbers]))
+    starts = np.repeat(people.starts[order], given)
+    turn = np.arange(given.sum()) - np.repeat(np.cumsum(given) - given, given)
+    return people.positions[starts[:, None] + np.stack([first, second], axis=1)][np.argsort(turn, kind="stable")]
 
 
-def _impostor_pairs(people: _People, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _in_rounds(possible: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """How many each gives, going round in this order as long as they have any, until `wanted` are there."""
+    rounds, too_many = 0, int(possible.max()) + 1
+    while too_many - rounds > 1:
+        middle = (rounds + too_many) // 2
+        rounds, too_many = (middle, too_many) if np.minimum(possible, middle).sum() <= wanted else (rounds, middle)
+    given = np.minimum(possible, rounds)
+    given[np.flatnonzero(possible > rounds)[: wanted - given.sum()]] += 1
+    return given
+
+
+def _impostor_pairs(people: People, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
     total = len(people.positions)
     possible = (total * total - int((people.counts**2).sum())) // 2
-    chosen: dict[tuple[int, int], None] = {}
+    chosen = np.empty(0, np.int64)
     while len(chosen) < min(wanted, possible):
         first = rng.integers(len(people.counts), size=wanted)
         second = rng.integers(len(people.counts) - 1, size=wanted)
         second += second >= first
         drawn = np.sort(np.stack([people.draw(first, rng), people.draw(second, rng)], axis=1), axis=1)
-        chosen |= dict.fromkeys(map(tuple, drawn.tolist()))
-    return np.array(list(chosen)[:wanted], np.int64)
+        chosen = first_of_each(np.concatenate([chosen, drawn[:, 0] * total + drawn[:, 1]]))
+    return np.stack(np.divmod(chosen[:wanted], total), axis=1)

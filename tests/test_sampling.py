@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from facekit.sampling import PeopleSampler, TupletSampler, split_people, verification_pairs
+from facekit.sampling import PeopleSampler, TupletSampler, people_a_batch, split_people, verification_pairs
 
 LABELS = np.repeat(np.arange(30), [1] * 10 + [2] * 10 + [7] * 9 + [100])
+SEVERAL = LABELS[10:] - 10  # the same people without those of one picture
 
 
 def tuplets(seed=0, batch=6, negatives=4, labels=LABELS) -> TupletSampler:
@@ -94,6 +96,29 @@ def test_a_batch_of_more_people_than_there_are_is_refused():
         PeopleSampler(LABELS, 120, 4, 0)
 
 
+@pytest.mark.parametrize(("counts", "people"), [([1] * 9 + [5, 2], 4), ([3] * 30, 10), ([1] * 400, 10), ([2], 1)])
+def test_a_batch_can_be_made_as_small_as_the_people_need(counts, people):
+    assert people_a_batch(np.array(counts), 40, 4) == people
+    labels = np.repeat(np.arange(len(counts)), counts)
+    if max(counts) > 1 and len(counts) > 1:
+        assert len(set(PeopleSampler(labels, 4 * people, 4, 0).batch(0))) >= people
+        with pytest.raises(ValueError, match="Make `batch_size` smaller"):
+            PeopleSampler(labels, 4 * (people_a_batch(np.array(counts), 10**9, 4) + 1), 4, 0)
+
+
+def test_everyone_with_one_picture_comes_once_a_pass():
+    labels = np.repeat(np.arange(27), [3] * 5 + [1] * 22)  # 5 people, and 5 groups of 4 of 22
+    sampler = PeopleSampler(labels, 8, 4, seed=2)
+    passes = [np.concatenate([sampler.batch(5 * turn + step) for step in range(5)]) for turn in range(12)]
+    singles = [set(drawn[drawn >= 15].tolist()) for drawn in passes]
+    assert all(
+        len(single) == 20 and (drawn >= 15).sum() == 20 for single, drawn in zip(singles, passes, strict=True)
+    )
+    assert set.union(*singles) == set(range(15, 37))
+    groups = {tuple(sorted(row)) for drawn in passes for row in drawn.reshape(-1, 4).tolist() if row[0] >= 15}
+    assert len(groups) > 50, "the same people come together in every pass"
+
+
 def test_people_sampler_repeats_by_seed_and_step():
     np.testing.assert_array_equal(
         PeopleSampler(LABELS, 12, 4, 3).batch(40), PeopleSampler(LABELS, 12, 4, 3).batch(40)
@@ -162,10 +187,16 @@ def test_without_neighbours_batches_are_those_of_the_first_release():
         [84, 85, 35, 57, 18, 3],
     ]
     assert tuplets(batch=3).batch(500, None)[0].tolist() == [21, 20, 4, 16, 2, 4]
+    sampler = PeopleSampler(SEVERAL, 12, 4, 0)
+    assert sampler.batch(0).tolist() == [138, 83, 110, 92, 12, 13, 12, 13, 16, 17, 16, 17]
+    assert sampler.batch(5, None).tolist() == [36, 37, 38, 39, 11, 10, 11, 10, 32, 27, 30, 31]
+    assert sampler.batch(77).tolist() == [17, 16, 17, 16, 42, 45, 47, 43, 53, 50, 49, 48]
+
+
+def test_batches_with_people_of_one_picture_stay_what_they_are():
     sampler = PeopleSampler(LABELS, 12, 4, 0)
-    assert sampler.batch(0).tolist() == [34, 35, 31, 30, 22, 23, 22, 23, 26, 27, 26, 27]
-    assert sampler.batch(5, None).tolist() == [14, 15, 14, 15, 16, 17, 16, 17, 8, 3, 7, 6]
-    assert sampler.batch(77).tolist() == [91, 88, 87, 86, 26, 27, 26, 27, 56, 51, 52, 54]
+    assert sampler.batch(0).tolist() == [30, 35, 34, 31, 23, 22, 23, 22, 26, 27, 26, 27]
+    assert sampler.batch(5, None).tolist() == [15, 14, 15, 14, 17, 16, 17, 16, 8, 5, 7, 9]
 
 
 @pytest.mark.parametrize(("negatives", "near"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (9, 4)])
@@ -319,3 +350,161 @@ def test_batches_of_look_alikes_are_the_same_in_another_process():
     answer = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     expected = [s.batch(77, neighbours).tolist() for s in (tuplets(), PeopleSampler(LABELS, 32, 4, 0))]
     assert answer.stdout.strip() == str(expected)
+
+
+# ---- Balance and weights -----------------------------------------------------------------------------------------
+
+UNEQUAL = np.repeat(np.arange(12), [2, 2, 3, 4, 5, 6, 8, 10, 12, 20, 30, 40])
+SHARES = {"people": np.ones(12), "sqrt": np.sqrt(np.bincount(UNEQUAL)), "pictures": np.bincount(UNEQUAL)}
+
+
+@pytest.mark.parametrize("balance", ["people", "sqrt", "pictures"])
+def test_anchors_come_by_their_balance(balance):
+    sampler = TupletSampler(UNEQUAL, 10, 2, 0, balance)
+    people = UNEQUAL[np.concatenate([sampler.batch(step) for step in range(2000)])]
+    assert (people[:, 0] == people[:, 1]).all() and (people[:, 2:] != people[:, :1]).all()
+    expected = 20000 * SHARES[balance] / SHARES[balance].sum()
+    # Each pass gives everyone their due to within one: far closer than chance would.
+    passes = 20000 / SHARES[balance].sum()
+    assert (np.abs(np.bincount(people[:, 0]) - expected) < 4 * np.sqrt(passes) + 12).all()
+    # Negatives stay even over people, but for those who are anchors more often.
+    negatives = np.bincount(people[:, 2:].ravel(), minlength=12)
+    even = (20000 - expected) * 2 / 11
+    assert (np.abs(negatives - even) < 6 * np.sqrt(even)).all()
+
+
+def test_a_pass_of_anchors_shows_everyone_as_often_as_they_have_pictures():
+    sampler = TupletSampler(UNEQUAL, 1, 1, 5, "pictures")
+    for turn in range(3):
+        anchors = [int(UNEQUAL[sampler.batch(142 * turn + step)[0, 0]]) for step in range(142)]
+        assert np.bincount(anchors).tolist() == np.bincount(UNEQUAL).tolist()
+        assert anchors != sorted(anchors)
+
+
+@pytest.mark.parametrize("balance", ["people", "sqrt", "pictures"])
+def test_people_of_a_batch_come_by_their_balance_and_never_twice(balance):
+    labels = np.repeat(np.arange(32), np.r_[np.bincount(UNEQUAL), np.ones(20, int)])
+    sampler = PeopleSampler(labels, 9, 3, 0, balance)
+    batches = [labels[sampler.batch(step)].reshape(3, 3) for step in range(3000)]
+    assert all(len(set(batch[:, 0])) == 3 and len(set(batch[-1])) in (1, 3) for batch in batches)
+    counts = np.bincount(np.concatenate([row if row[0] >= 12 else row[:1] for b in batches for row in b]))
+    share = {"people": np.ones(32), "sqrt": np.sqrt(np.bincount(labels)), "pictures": np.bincount(labels)}[balance]
+    # 20 people of one picture are 6 groups of 3: 18 of them come once a pass.
+    share = share * np.r_[np.ones(12), np.full(20, 18 / 20)]
+    expected = 9000 * share / (share[:12].sum() + 6)
+    assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all()
+
+
+def test_nobody_comes_more_than_once_a_batch_however_many_pictures_they_have():
+    labels = np.repeat(np.arange(6), [1000, 900, 4, 3, 2, 2])
+    sampler = PeopleSampler(labels, 8, 2, 1, "pictures")
+    people = labels[np.array([sampler.batch(step) for step in range(1000)])][:, ::2]
+    assert all(len(set(row)) == 4 for row in people)
+    # Two take part in every batch; the two other places are shared out as 4 : 3 : 2 : 2.
+    counts = np.bincount(people.ravel())
+    assert counts[:2].tolist() == [1000, 1000]
+    assert (np.abs(counts[2:] - 2000 * np.array([4, 3, 2, 2]) / 11) < 60).all()
+
+
+@pytest.mark.parametrize("balance", ["sqrt", "pictures"])
+@pytest.mark.parametrize("p", [1, 3, 4, 9, 12])
+def test_groups_of_look_alikes_have_no_person_twice_under_any_balance(balance, p):
+    neighbours = neighbours_of(UNEQUAL, 4)
+    sampler = PeopleSampler(UNEQUAL, 2 * p, 2, 3, balance)
+    leaders = []
+    for step in range(300):
+        people = UNEQUAL[sampler.batch(step, neighbours)][::2].tolist()
+        assert len(set(people)) == len(people) == p
+        leaders.append(people[0])
+        if p >= 4:
+            others = [n for n in neighbours[people[0]] if n in people[1:4]]
+            assert others == people[1:4] or p > 4
+    counts = np.bincount(leaders, minlength=12)
+    assert counts[11] > 2 * counts[0]
+
+
+@pytest.mark.parametrize("make", [TupletSampler, PeopleSampler])
+@pytest.mark.parametrize("balance", ["people", "sqrt", "pictures"])
+def test_balanced_and_weighted_batches_depend_on_seed_and_step_only(make, balance):
+    weights = np.random.default_rng(1).uniform(0.1, 1, len(UNEQUAL))
+    neighbours = neighbours_of(UNEQUAL, 4)
+
+    def sampler(seed=0, w=weights):
+        return make(UNEQUAL, 8, 2, seed, balance, w)
+
+    one = sampler()
+    later = one.batch(10**6)
+    for step in range(40):
+        one.batch(step, neighbours if step % 2 else None)
+    np.testing.assert_array_equal(one.batch(10**6), later)
+    np.testing.assert_array_equal(sampler().batch(10**6, neighbours), one.batch(10**6, neighbours))
+    assert (sampler(seed=1).batch(10**6) != later).any() and (one.batch(10**6 + 1) != later).any()
+    assert any((sampler(w=None).batch(step) != one.batch(step)).any() for step in range(5))
+
+
+def test_weights_decide_among_a_persons_pictures_only():
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(0.05, 1, len(UNEQUAL))
+    sampler = TupletSampler(UNEQUAL, 12, 4, 0, weights=weights)
+    batches = np.concatenate([sampler.batch(step) for step in range(2500)])
+    plain = np.concatenate([TupletSampler(UNEQUAL, 12, 4, 0).batch(step) for step in range(2500)])
+    assert (batches[:, 0] != batches[:, 1]).all()
+    np.testing.assert_array_equal(UNEQUAL[batches[:, 0]], UNEQUAL[plain[:, 0]])
+    share = weights / np.bincount(UNEQUAL, weights)[UNEQUAL]
+    for column, drawn in ((0, batches[:, 0]), (2, batches[:, 2:].ravel())):
+        expected = np.bincount(UNEQUAL[drawn])[UNEQUAL] * share
+        assert (np.abs(np.bincount(drawn, minlength=len(UNEQUAL)) - expected) < 5.5 * np.sqrt(expected)).all(), (
+            column
+        )
+
+
+def test_weights_decide_in_batches_of_people_too():
+    weights = np.random.default_rng(0).uniform(0.05, 1, len(UNEQUAL))
+    sampler = PeopleSampler(UNEQUAL, 24, 2, 0, weights=weights)
+    batches = np.array([sampler.batch(step).reshape(12, 2) for step in range(4000)]).reshape(-1, 2)
+    assert (UNEQUAL[batches[:, 0]] == UNEQUAL[batches[:, 1]]).all() and (batches[:, 0] != batches[:, 1]).all()
+    share = weights / np.bincount(UNEQUAL, weights)[UNEQUAL]
+    first = np.bincount(batches[:, 0], minlength=len(UNEQUAL))
+    assert (np.abs(first - 4000 * share) < 5 * np.sqrt(4000 * share)).all()
+
+
+# ---- Many pictures -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [2, 9, 40, 200, 500, 2000, 10**6])
+def test_genuine_pairs_go_round_the_people(count):
+    counts = np.array([1, 2, 3, 7, 30, 1, 12])
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(7), counts))
+    pairs, same = verification_pairs(labels, count, seed=4)
+    genuine = pairs[same]
+    assert (labels[genuine[:, 0]] == labels[genuine[:, 1]]).all() and (genuine[:, 0] != genuine[:, 1]).all()
+    assert len({tuple(sorted(pair)) for pair in genuine.tolist()}) == len(genuine)
+    # Round by round, one pair of each person who has any left, by hand.
+    left, given = counts * (counts - 1) // 2, []
+    order = list(dict.fromkeys(labels[genuine[:, 0]].tolist()))
+    while len(given) < min(count // 2, 1 + 3 + 21 + 435 + 66) and left.any():
+        given += [person for person in order if left[person]]
+        left = np.maximum(left - 1, 0)
+    assert labels[genuine[:, 0]].tolist() == given[: count // 2]
+
+
+def test_every_pair_of_a_person_is_drawn_equally_often():
+    labels = np.repeat(np.arange(3), [6, 4, 5])
+    counts = np.zeros((15, 15))
+    for seed in range(3000):
+        pairs, same = verification_pairs(labels, 12, seed)
+        np.add.at(counts, tuple(np.sort(pairs[same], axis=1).T), 1)
+    for start, end in ((0, 6), (6, 10), (10, 15)):
+        of_one = counts[start:end, start:end][np.triu_indices(end - start, 1)]
+        assert of_one.sum() == 6000 and (np.abs(of_one - of_one.mean()) < 5 * np.sqrt(of_one.mean())).all()
+
+
+def test_half_a_million_pictures_take_no_list_of_all_pairs():
+    counts = np.full(600, 800)
+    labels = np.repeat(np.arange(600), counts)
+    tracemalloc.start()
+    pairs, same = verification_pairs(labels, 3000, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(pairs) == 3000 and peak < 60e6  # all 191,760,000 pairs would take 3 GB
+    assert sorted(np.bincount(labels[pairs[same, 0]])) == [2] * 300 + [3] * 300
