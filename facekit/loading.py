@@ -2,15 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Protocol, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.images import Image, UnreadableImageError, read_square
+from facekit.images import Image, UnreadableImageError, decode, resize_square
 from facekit.index import PeopleIndex
+from facekit.workers import cores
+
+T = TypeVar("T")
+
+Read = Callable[[str], bytes]
+"""Gives the encoded bytes of a picture by its path in the index; OSError where it cannot."""
+
+# Pieces of a batch for each thread: with one, all wait for the slowest; with many, handing them out costs.
+PIECES = 4
+# TensorFlow takes an array as it is, without a copy, where it begins at a multiple of this.
+ALIGNMENT = 64
+
+
+class Plan(Protocol):
+    """What is to happen to each picture of a batch."""
+
+    def apply(self, place: int, image: Image) -> Image:
+        """The changed picture of one place of the batch; `image` stays as it is. Safe in threads."""
+        ...
+
+
+class Cache(Protocol):
+    """Keeps decoded pictures; see `facekit.picture_cache`."""
+
+    def get(self, position: int) -> Image | None:
+        """The picture of a position in the index, if it is kept. Not to be changed."""
+        ...
+
+    def put(self, position: int, image: Image) -> None:
+        """Keep a picture."""
+        ...
+
+
+def read_below(root: Path, path: str) -> bytes:
+    """The bytes of the file `root`/`path`. Raises OSError. A third of the time that `Path.read_bytes` takes."""
+    # Not blocking: a pipe that took the place of a file gives nothing, instead of waiting for a writer for ever.
+    descriptor = os.open(f"{root}/{path}", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        data = os.read(descriptor, os.fstat(descriptor).st_size)
+    finally:
+        os.close(descriptor)
+    return data
+
+
+def decoded(data: bytes, name: str) -> Image:
+    """An encoded picture as (H, W, 3) uint8 RGB, upright, pixels as `facekit.images.read_image` gives them.
+
+    Raises:
+        UnreadableImageError: empty, truncated or no picture; the message begins with `name`.
+    """
+    if not data:
+        raise UnreadableImageError(f"{name}: is empty.")
+    try:
+        image = decode(data)
+    except cv2.error as error:  # for example more pixels than OpenCV admits
+        raise UnreadableImageError(f"{name}: cannot be decoded ({error.err}).") from None
+    if image is None:
+        raise UnreadableImageError(f"{name}: is truncated or not a picture.")
+    return image
+
+
+def read_picture(read: Read, root: Path, path: str, size: int) -> Image:
+    """A picture of an index as the network's input.
+
+    Args:
+        read: gives its bytes.
+        root: where the index's paths start, for messages.
+        path: the picture.
+        size: side of the result in pixels.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
+
+    Raises:
+        UnreadableImageError: it cannot be read or decoded; names it.
+    """
+    name = f"{root}/{path}"
+    try:
+        data = read(path)
+    except OSError as error:
+        raise UnreadableImageError(f"{name}: cannot be read ({error.strerror}).") from None
+    return resize_square(decoded(data, name), size)
 
 
 class PictureLoader:
@@ -22,12 +110,23 @@ class PictureLoader:
     Args:
         index: the pictures.
         size: side of the result in pixels.
-        threads: threads that decode; OpenCV lets go of Python's lock.
+        threads: threads that decode; 0: one a core. OpenCV lets go of Python's lock.
+        read: where the bytes come from; None: files below the index's root.
+        cache: keeps decoded pictures, so that each is decoded once a run; None: nothing is kept.
+
+    Attributes:
+        size: as given.
+        failures: why a picture could not be read, by its path.
     """
 
-    def __init__(self, index: PeopleIndex, size: int, threads: int = 4):
-        self._index, self._size = index, size
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    def __init__(
+        self, index: PeopleIndex, size: int, threads: int = 0, read: Read | None = None, cache: Cache | None = None
+    ):
+        self._index, self.size, self._cache = index, size, cache
+        self._read_bytes = read or partial(read_below, index.root)
+        self._most = PIECES * (threads or cores())
+        self._threads = ThreadPoolExecutor(threads or cores(), thread_name_prefix="decode")
+        self._memory = _Memory()
         self.failures: dict[str, str] = {}
         self._hopeless: UnreadableImageError | None = None
 
@@ -45,11 +144,12 @@ class PictureLoader:
                 raise self._hopeless from None
             raise
 
-    def load(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def load(self, positions: NDArray[np.int64], plan: Plan | None = None) -> NDArray[np.uint8]:
         """Pictures at these positions.
 
         Args:
             positions: any shape of picture positions.
+            plan: changes the picture of each place, counted through the flattened positions; None: none does.
 
         Returns:
             positions.shape + (size, size, 3) uint8 RGB.
@@ -57,17 +157,46 @@ class PictureLoader:
         Raises:
             UnreadableImageError: a person has no readable picture at all.
         """
+        batch = self._memory.take((positions.size, self.size, self.size, 3))
         unique, inverse = np.unique(positions, return_inverse=True)
-        images = np.stack(list(self._threads.map(self._read, unique)))
-        return images[inverse.reshape(positions.shape)]
+        order = np.argsort(inverse.ravel(), kind="stable")
+        places = np.split(order, np.cumsum(np.bincount(inverse.ravel()))[:-1]) if len(order) else []
+        work = list(zip(unique.tolist(), [same.tolist() for same in places], strict=True))
+        for _ in self._threads.map(partial(self._fill, batch, plan), self._pieces(work)):
+            pass
+        return batch.reshape(*positions.shape, *batch.shape[1:])
 
-    def _read(self, position: np.int64) -> Image:
-        for candidate in self._candidates(int(position)):
+    def changed(self, images: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
+        """Pictures that are there already, (n, size, size, 3) uint8, changed as a plan says; in threads."""
+        batch = self._memory.take(images.shape)
+
+        def change(places: Sequence[int]) -> None:
+            for place in places:
+                batch[place] = plan.apply(place, images[place])
+
+        for _ in self._threads.map(change, self._pieces(range(len(images)))):
+            pass
+        return batch
+
+    def _pieces(self, work: Sequence[T]) -> list[Sequence[T]]:
+        each = max(1, -(-len(work) // self._most))
+        return [work[start : start + each] for start in range(0, len(work), each)]
+
+    def _fill(self, batch: NDArray[np.uint8], plan: Plan | None, piece: Sequence[tuple[int, list[int]]]) -> None:
+        """Put pictures, each read once, into their places of the batch."""
+        for position, places in piece:
+            image = self._picture(position)
+            for place in places:
+                batch[place] = image if plan is None else plan.apply(place, image)
+
+    def _picture(self, position: int) -> Image:
+        """The picture of a position, or the next readable one of the same person."""
+        for candidate in self._candidates(position):
             path = self._index.paths[candidate]
             if path in self.failures:
                 continue
             try:
-                return read_square(self._index.root / path, self._size)
+                return self._read(candidate, path)
             except UnreadableImageError as error:
                 self.failures[path] = str(error)
         person = self._index.people[self._index.labels[position]]
@@ -77,8 +206,45 @@ class PictureLoader:
         )
         raise self._hopeless
 
+    def _read(self, position: int, path: str) -> Image:
+        kept = self._cache.get(position) if self._cache else None
+        if kept is not None:
+            return kept
+        image = read_picture(self._read_bytes, self._index.root, path, self.size)
+        if self._cache:
+            self._cache.put(position, image)
+        return image
+
     def _candidates(self, position: int) -> Iterator[int]:
         """The position itself, then the person's other pictures in turn."""
         yield position
-        own = np.flatnonzero(self._index.labels == self._index.labels[position])
+        by_person, label = self._by_person, self._index.labels[position]
+        start, end = np.searchsorted(self._index.labels, [label, label + 1], sorter=by_person)
+        own = by_person[start:end]
         yield from np.roll(own, -int(np.searchsorted(own, position)))[1:].tolist()
+
+    @cached_property
+    def _by_person(self) -> NDArray[np.int64]:
+        """Positions of all pictures, each person's together and in their order."""
+        return np.argsort(self._index.labels, kind="stable")
+
+
+class _Memory:
+    """Memory of batches, used again once nobody holds it: new memory costs the kernel a pass of zeros over it."""
+
+    def __init__(self) -> None:
+        self._free: list[NDArray[np.uint8]] = []
+
+    def take(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """An array of any content."""
+        size = int(np.prod(shape))
+        try:
+            owner = self._free.pop()
+        except IndexError:
+            owner = np.empty(0, np.uint8)
+        if len(owner) != size + ALIGNMENT:
+            owner = np.empty(size + ALIGNMENT, np.uint8)
+        # Every view of a view keeps the array that took its memory from a buffer: with it the last user has gone.
+        array = np.frombuffer(owner.data, np.uint8, size, offset=-owner.ctypes.data % ALIGNMENT)
+        weakref.finalize(array, self._free.append, owner).atexit = False
+        return array.reshape(shape)

@@ -1,0 +1,111 @@
+"""The pack command: what it writes, goes on with, says and refuses."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import packing
+from facekit import manifest
+from facekit.index import index_people
+from facekit.packed import PackedPictures
+from packing import pack, pack_command
+
+
+@pytest.fixture
+def people(crops, tmp_path) -> Path:
+    return shutil.copytree(crops, tmp_path / "people")
+
+
+@pytest.fixture
+def output(tmp_path) -> Path:
+    return tmp_path / "packed"
+
+
+def test_packing_in_this_process_says_what_it_did(people, output, capsys):
+    (people / manifest.MARKER).write_text("{}")
+    (people / manifest.MANIFEST).write_text("path\n")
+    (people / "person_00000" / "0000.jpg").write_bytes(b"broken")
+    pack_command(people, output_dir=output, processes=1, verify=True)
+    told = capsys.readouterr()
+    assert "95 pictures of 16 people" in told.out and "in 1 files of" in told.out
+    assert f"{output}: every shard is as its checksum says." in told.out
+    assert "1 pictures could not be read and were left out:\n  person_00000/0000.jpg: is " in told.err
+    assert (output / manifest.MARKER).read_text() == "{}" and (output / manifest.MANIFEST).is_file()
+    assert len(PackedPictures(output).index()) == 95
+    pack(people, output, processes=1)
+    assert "holds a packed folder already" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_shards(people, output, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "plan_shards", small_shards(packing.plan_shards))
+    pack(people, output, processes=1)
+    pack(people, tmp_path / "two", processes=2)
+    checksums = [
+        [shard["sha256"] for shard in PackedPictures(place).shards] for place in (output, tmp_path / "two")
+    ]
+    assert checksums[0] == checksums[1] and len(checksums[0]) > 2
+
+
+def small_shards(plan):
+    return lambda index, folder, sizes, shard_bytes: plan(index, folder, sizes, 40_000)
+
+
+def test_a_stopped_call_goes_on_where_it_was(people, output, monkeypatch, capsys):
+    monkeypatch.setattr(packing, "plan_shards", small_shards(packing.plan_shards))
+    written = []
+
+    def some(function, shards, **options):
+        for shard in shards[:2]:
+            written.append(shard.name)
+            yield function(shard)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "run_shards", some)
+        with pytest.raises(KeyboardInterrupt):
+            pack(people, output)
+    (output / "pack-00000-of-00099.tfrecord").write_bytes(b"of another plan")
+    (output / ".pack-00000-of-00004.1234abcd.tfrecord").write_bytes(b"half of a shard")
+    times = {name: (output / name).stat().st_mtime_ns for name in written}
+    pack(people, output, processes=1)
+    assert times == {name: (output / name).stat().st_mtime_ns for name in written}
+    assert PackedPictures(output).index().digest == index_people(people).digest
+    expected = {shard["name"] for shard in PackedPictures(output).shards} | {"pack.json", "pictures.csv"}
+    assert expected <= {path.name for path in output.iterdir()}
+    assert not [path.name for path in output.iterdir() if "pack-" in path.name and path.name not in expected]
+
+
+def test_verifying_names_every_damaged_shard(people, output, monkeypatch, capsys):
+    monkeypatch.setattr(packing, "plan_shards", small_shards(packing.plan_shards))
+    pack(people, output, processes=1)
+    names = [shard["name"] for shard in PackedPictures(output).shards]
+    for name in names[:2]:
+        data = (output / name).read_bytes()
+        (output / name).write_bytes(data[:50] + bytes([data[50] ^ 255]) + data[51:])
+    with pytest.raises(ValueError, match=rf"{names[0]}: is damaged.*{names[1]}: is damaged.*Copy them again"):
+        pack_command(output, verify=True, processes=1)
+    assert "every shard is" not in capsys.readouterr().out
+
+
+def test_wrong_calls_are_refused(people, output, tmp_path):
+    with pytest.raises(ValueError, match="`output_dir` is required"):
+        pack_command(people)
+    with pytest.raises(ValueError, match="`shard_mb` must be at least 1. Received: 0"):
+        pack(people, output, shard_mb=0)
+    with pytest.raises(ValueError, match="lies in the folder to be packed"):
+        pack(people, people / "packed")
+    with pytest.raises(ValueError, match="nowhere: there is no such folder"):
+        pack(tmp_path / "nowhere", output)
+    for picture in people.glob("*/*.jpg"):
+        picture.write_bytes(b"broken")
+    with pytest.raises(ValueError, match="none of its 96 pictures can be read"):
+        pack(people, output, processes=1)
+    assert not (output / "pack.json").exists()
+    shutil.rmtree(people)
+    output.mkdir(exist_ok=True)
+    (output / "pack.json").write_text("{}")
+    with pytest.raises(ValueError, match="is packed already"):
+        pack(output, tmp_path / "again")
