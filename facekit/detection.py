@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facekit.alignment import CropRecipe, Points, crop_face
 from facekit.images import Image, limit_side
+from facekit.mtcnn_cascade import Cascade
 
 CHOICES = ("largest_centred", "largest", "most_confident", "only")
 
-# MTCNN's memory grows with the pixels of a batch (some 200 bytes each): above this the batch is cut.
-PIXELS_AT_ONCE = 2_500_000
-
 NO_FACE, LOW_CONFIDENCE, MANY_FACES = "no_face", "low_confidence", "many_faces"
-
-KEYPOINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 
 
 @dataclass(frozen=True)
@@ -65,22 +61,29 @@ class Detector(Protocol):
 
 
 class MtcnnDetector:
-    """The `mtcnn` package (Zhang et al., "Joint Face Detection and Alignment", SPL 2016), used safely.
+    """MTCNN (Zhang et al., "Joint Face Detection and Alignment", SPL 2016) as the `mtcnn` package has it.
 
-    The package takes its own errors for "no face" and then loses a whole batch, answers differently where sizes
-    are mixed in one, and needs gigabytes for large pictures. So pictures go in by equal size, few enough at
-    once, and a batch without any face is repeated one by one.
+    Faces, boxes, scores and landmarks are those of mtcnn 1.0.0 for one picture at a time, computed from its weights
+    by `facekit.mtcnn_cascade` without TensorFlow. A picture is searched by itself on one thread: its answer never
+    depends on the pictures beside it. Several cores are used by several processes, each with a detector. A search
+    takes some 25 bytes of memory a pixel.
 
     Args:
-        batch_size: pictures of one size detected at once.
-        device: TensorFlow device name, e.g. "CPU:0" or "GPU:0".
+        batch_size: without effect, since no batch is formed.
+        min_face: side of the smallest face to look for, in pixels of the picture given, at least 12. Large
+            pictures are searched faster without their smallest faces.
+        rounded: give whole pixels, as the package does.
+
+    Raises:
+        ValueError: `min_face` is below 12, or the weights of mtcnn 1.0.0 are not installed.
     """
 
-    def __init__(self, batch_size: int = 32, device: str = "CPU:0"):
-        from mtcnn import MTCNN
+    def __init__(self, batch_size: int = 32, *, min_face: float = 20, rounded: bool = True):
+        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-        self._network = MTCNN(device=device)
-        self._batch_size = batch_size
+        self._cascade = Cascade(min_face)
+        self._threads = ThreadpoolController()
+        self._rounded = rounded
 
     def detect(self, images: Sequence[Image]) -> list[list[Face]]:
         """All faces of each picture.
@@ -89,37 +92,21 @@ class MtcnnDetector:
             images: (H, W, 3) uint8 RGB each, of any sizes.
 
         Returns:
-            A list of faces for each picture, in the given order; empty where none was found.
+            A list of faces for each picture, in the given order, each in falling order of confidence; empty where
+            none was found.
         """
-        found: list[list[Face]] = [[] for _ in images]
-        for positions in _batches_of_equal_size(images, self._batch_size):
-            batch = [images[position] for position in positions]
-            faces = self._detect_batch(batch)
-            if len(batch) > 1 and not any(faces):
-                faces = [self._detect_batch([image])[0] for image in batch]
-            for position, of_image in zip(positions, faces, strict=True):
-                found[position] = of_image
-        return found
+        # The products are too small to be worth sharing between threads, and processes use the other cores.
+        with self._threads.limit(limits=1, user_api="blas"):
+            return [self._faces(image) for image in images]
 
-    def _detect_batch(self, images: list[Image]) -> list[list[Face]]:
-        return [[_face(answer) for answer in of_image] for of_image in self._network.detect_faces(images)]
-
-
-def _batches_of_equal_size(images: Sequence[Image], batch_size: int) -> list[list[int]]:
-    """Positions of the images in batches of one shape, none larger than `PIXELS_AT_ONCE` allows."""
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for position, image in enumerate(images):
-        by_shape.setdefault(image.shape, []).append(position)
-    batches = []
-    for shape, positions in by_shape.items():
-        size = max(1, min(batch_size, PIXELS_AT_ONCE // (shape[0] * shape[1])))
-        batches += [positions[start : start + size] for start in range(0, len(positions), size)]
-    return batches
-
-
-def _face(answer: dict[str, Any]) -> Face:
-    points = [answer["keypoints"][name] for name in KEYPOINTS]
-    return Face(np.array(answer["box"], np.float32), float(answer["confidence"]), np.array(points, np.float32))
+    def _faces(self, image: Image) -> list[Face]:
+        found = self._cascade(image)
+        boxes = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], axis=1)
+        landmarks = found.landmarks
+        if self._rounded:
+            boxes, landmarks = boxes.round(), landmarks.round()
+        parts = zip(boxes.astype(np.float32), found.scores, landmarks.astype(np.float32), strict=True)
+        return [Face(box, float(score), points) for box, score, points in parts]
 
 
 def choose_face(faces: Sequence[Face], shape: tuple[int, ...], policy: str) -> Face | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from facekit import detection
 from facekit.alignment import CropRecipe
 from facekit.detection import Face, MtcnnDetector, choose_face, find_faces
 from facekit.images import read_image
@@ -81,32 +83,53 @@ def test_a_large_picture_is_shrunk_and_its_face_given_in_its_own_pixels():
     np.testing.assert_allclose(finding.face.landmarks[0], [40, 80])
 
 
-def test_batches_hold_one_size_and_bounded_pixels(monkeypatch):
-    monkeypatch.setattr(detection, "PIXELS_AT_ONCE", 250)
-    images = [np.zeros((10, 10, 3))] * 5 + [np.zeros((10, 30, 3))] * 2
-    batches = detection._batches_of_equal_size([images[0], images[5], *images[1:5], images[6]], 32)
-    assert sorted(sum(batches, [])) == list(range(7))
-    assert batches == [[0, 2], [3, 4], [5], [1], [6]]
-
-
 @pytest.fixture(scope="module")
 def mtcnn() -> MtcnnDetector:
     return MtcnnDetector()
 
 
-def test_mtcnn_finds_the_same_alone_in_a_batch_and_beside_blanks(mtcnn, photos):
+def found(faces) -> list[bytes]:
+    return [face.box.tobytes() + face.landmarks.tobytes() + bytes(str(face.confidence), "ascii") for face in faces]
+
+
+def test_mtcnn_says_the_very_same_alone_and_beside_any_others(mtcnn, photos):
     images = [read_image(path) for path in sorted(photos.glob("*/*.jpg"))[:6]]
     blank = np.zeros_like(images[0])
-    together = mtcnn.detect([*images, blank, blank[:100], images[0][:, :200]])
-    assert together[6] == together[7] == []
+    together = mtcnn.detect([*images, blank, blank[:100], images[0][:, :200], blank])
+    assert together[6] == together[7] == together[9] == []
     for image, faces in zip(images, together[:6], strict=True):
-        alone = mtcnn.detect([image])[0]
-        assert len(alone) == len(faces) >= 1
-        np.testing.assert_allclose(alone[0].box, faces[0].box, atol=1.01)
-    assert mtcnn.detect([blank, blank]) == [[], []]
+        assert found(mtcnn.detect([image])[0]) == found(faces) and len(faces) >= 1
+    backwards = mtcnn.detect(images[::-1])[::-1]
+    assert [found(faces) for faces in backwards] == [found(faces) for faces in together[:6]]
+
+
+def test_mtcnn_of_no_pictures_is_an_empty_list(mtcnn):
+    assert mtcnn.detect([]) == []
 
 
 def test_mtcnns_left_eye_is_on_the_left_of_the_picture(mtcnn, photos):
     image = read_image(sorted(photos.glob("*/*.jpg"))[0])
     points = mtcnn.detect([image])[0][0].landmarks
     assert points[0, 0] < points[1, 0] and points[3, 0] < points[4, 0] and points[0, 1] < points[3, 1]
+
+
+def test_whole_pixels_are_the_fine_ones_rounded(mtcnn, photos):
+    image = read_image(sorted(photos.glob("*/*.jpg"))[1])
+    (rounded,), (fine,) = mtcnn.detect([image])[0], MtcnnDetector(rounded=False).detect([image])[0]
+    assert (fine.box % 1).any() and (fine.landmarks % 1).any()
+    np.testing.assert_array_equal(rounded.box, fine.box.round())
+    np.testing.assert_array_equal(rounded.landmarks, fine.landmarks.round())
+    assert rounded.box.dtype == rounded.landmarks.dtype == np.float32
+
+
+def test_detecting_leaves_tensorflow_out_and_the_threads_as_they_were():
+    code = (
+        "import sys, numpy as np\n"
+        "from threadpoolctl import threadpool_info\n"
+        "before = threadpool_info()\n"
+        "from facekit.detection import MtcnnDetector\n"
+        "MtcnnDetector().detect([np.zeros((60, 60, 3), np.uint8)])\n"
+        "same = [pool for pool in threadpool_info() if pool in before] == before\n"
+        "sys.exit(0 if same and not {'tensorflow', 'mtcnn'} & set(sys.modules) else 1)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
