@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from facekit import runtime
 from facekit.alignment import Points
 from facekit.bundle import BundleRecord, read_network, read_record
-from facekit.detection import LOW_CONFIDENCE, MANY_FACES, NO_FACE, Finding, MtcnnDetector, crop_found, find_faces
+from facekit.detection import LOW_CONFIDENCE, MANY_FACES, NO_FACE, Detector, Finding, crop_found, find_faces
+from facekit.detectors import ALIGNER, make_detector
 from facekit.files import check_writable
 from facekit.images import Image, as_stored, read_image, resize_square
 from facekit.settings import Settings, parse
@@ -112,6 +113,7 @@ class Verifier:
     def __init__(self, bundle: Path | str):
         self.bundle = Path(bundle)
         self.record: BundleRecord = read_record(self.bundle)
+        self._detector: Detector | None = None
 
     @cached_property
     def _embedder(self) -> Any:
@@ -126,15 +128,14 @@ class Verifier:
             )
         return Embedder(network)
 
-    @cached_property
-    def _detector(self) -> MtcnnDetector:
-        return MtcnnDetector()
-
     def find(self, images: Sequence[Image]) -> list[Finding]:
         """The face of each picture by the model's own recipe; a model of whole pictures looks for none."""
-        if self.record.recipe is None:
+        recipe = self.record.recipe
+        if recipe is None:
             return [Finding(None, 0) for _ in images]
-        return find_faces(images, self._detector, self.record.recipe)
+        if self._detector is None:
+            self._detector = make_detector(recipe, self.bundle / ALIGNER)
+        return find_faces(images, self._detector, recipe)
 
     def crop(self, image: Image, finding: Finding) -> Image | None:
         """The network's view of a picture, (size, size, 3) uint8 as crop_faces.py would store it; None: no face."""

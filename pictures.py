@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from config import CropConfig
 from facekit import manifest
 from facekit.alignment import CropRecipe, crop_face
+from facekit.detectors import check_detector, min_face, needs_aligner
 from facekit.files import check_writable
 from facekit.images import SUFFIXES, Image, UnreadableImageError, as_stored, decode, read_image
 from facekit.manifest import CropFolder, Row
@@ -133,6 +134,7 @@ class PictureReader:
         recipe: how the model wants faces cut; None: it takes whole pictures.
         images: where the pictures are.
         cache: folder for crops of originals.
+        aligner: weights of a recipe's fast detector; a model has them in its bundle.
 
     Attributes:
         failures: pictures read so far that gave no face, with the reason.
@@ -141,7 +143,7 @@ class PictureReader:
         ValueError: crops of another recipe whose originals are gone, or no room for crops.
     """
 
-    def __init__(self, recipe: CropRecipe | None, images: Images, cache: Path):
+    def __init__(self, recipe: CropRecipe | None, images: Images, cache: Path, aligner: Path | None = None):
         self._recipe = recipe
         self.failures: dict[str, str] = {}
         if isinstance(images, Crops) and recipe is not None and not _same_search(images.made.recipe, recipe):
@@ -149,7 +151,7 @@ class PictureReader:
             _refuse_lost_originals(images)
             images = Originals(Path(images.made.source), {name: row.path for name, row in images.rows.items()})
         if isinstance(images, Originals) and recipe is not None:
-            images = _crop_originals(images, recipe, cache)
+            images = _crop_originals(images, recipe, cache, aligner)
         self._images = images
         self._again = isinstance(images, Crops) and recipe not in (None, images.made.recipe)
         if isinstance(images, Crops) and self._again:
@@ -187,13 +189,18 @@ def _same_search(one: CropRecipe, other: CropRecipe) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def _crop_originals(images: Originals, recipe: CropRecipe, cache: Path) -> Crops:
+def _crop_originals(images: Originals, recipe: CropRecipe, cache: Path, aligner: Path | None) -> Crops:
     from crop_faces import crop_faces
 
     folder = str(images.folder.resolve())
     key = hashlib.sha256(json.dumps([folder, recipe.to_dict()]).encode()).hexdigest()[:16]
     options = {name: value for name, value in recipe.to_dict().items() if name != "detector"}
-    config = CropConfig(input_dir=images.folder, output_dir=cache / key, min_side=1, **options)
+    check_detector(recipe, aligner)
+    if needs_aligner(recipe):
+        options |= {"aligner": "fast", "aligner_path": aligner}
+    config = CropConfig(
+        input_dir=images.folder, output_dir=cache / key, min_side=1, min_face=min_face(recipe), **options
+    )
     check_writable(config.output_dir, "cache")
     crop_faces(config, list(images.files.values()))
     rows, made = manifest.read(config.output_dir), manifest.crop_folder(config.output_dir)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from facekit import header
 from facekit.files import write_bytes
 
 Image = NDArray[np.uint8]
@@ -17,6 +20,9 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 """What counts as a picture in a folder, in lower case."""
 
 
+MOST_BYTES = 2**29
+"""Larger files are refused. An uncompressed picture of 100 million pixels takes 300 MB."""
+
 OPENCV_FILLS_CUT_JPEGS = int(cv2.__version__.split(".")[0]) < 5
 """OpenCV 4 gives the missing part of a truncated JPEG in grey, without a word; OpenCV 5 refuses it."""
 
@@ -25,35 +31,34 @@ class UnreadableImageError(ValueError):
     """A file that cannot be decoded whole; the message names it and says why."""
 
 
-def is_picture(path: Path) -> bool:
+def is_picture(path: Path | str) -> bool:
     """Whether the name looks like a picture's: a known suffix, and not hidden."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    name = os.path.basename(path)
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
 
 
 def read_image(path: Path) -> Image:
     """Decode a file to upright RGB.
 
-    EXIF rotation is applied; grey, CMYK, 16-bit and palette pictures become 8-bit RGB; alpha is dropped. The
-    accurate DCT is used, so a JPEG gives the same pixels as PIL bit for bit. Bytes are read first and decoded
-    after, since OpenCV cannot open every non-ASCII path.
+    EXIF rotation is applied; grey, CMYK, 16-bit and palette pictures become 8-bit RGB; alpha is dropped; of several
+    pages or frames the first is taken. The content counts, not the name's suffix. The accurate DCT is used, so a
+    JPEG gives the same pixels as PIL bit for bit. Bytes are read first and decoded after, since OpenCV cannot open
+    every non-ASCII path.
 
     Args:
-        path: a JPEG, PNG, WebP, BMP or TIFF file.
+        path: a JPEG, PNG, WebP, BMP, TIFF or GIF file.
 
     Returns:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        UnreadableImageError: missing, not permitted, empty, truncated, or no picture.
+        UnreadableImageError: missing, not permitted, no file, empty, truncated, too large, or no picture.
     """
+    data = _read_bytes(path)
+    if reason := header.problem(data):
+        raise UnreadableImageError(f"{path}: {reason}.")
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UnreadableImageError(f"{path}: cannot be read ({error.strerror}).") from None
-    if not data:
-        raise UnreadableImageError(f"{path}: is empty.")
-    try:
-        image = decode(data)
+        image = _decode(data)
     except cv2.error as error:  # for example more pixels than OpenCV admits
         raise UnreadableImageError(f"{path}: cannot be decoded ({error.err}).") from None
     if image is None:
@@ -61,8 +66,31 @@ def read_image(path: Path) -> Image:
     return image
 
 
+def _read_bytes(path: Path) -> bytes:
+    """A file's bytes; errors as in `read_image`."""
+    try:
+        status = path.stat()
+        # A pipe would never end, a device such as /dev/zero neither. A folder's own error says what it is.
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise UnreadableImageError(f"{path}: is a pipe, a device or a socket, not a file.")
+        if status.st_size > MOST_BYTES:
+            raise UnreadableImageError(f"{path}: is larger than {MOST_BYTES:,} bytes, too large for a picture.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(f"{path}: cannot be read ({error.strerror}).") from None
+    if not data:
+        raise UnreadableImageError(f"{path}: is empty.")
+    return data
+
+
 def decode(data: bytes) -> Image | None:
-    """An encoded picture as (H, W, 3) uint8 RGB; None where it is truncated or no picture."""
+    """An encoded picture as (H, W, 3) uint8 RGB; None where it is truncated, no picture, or too large for one."""
+    if header.problem(data):
+        return None
+    return _decode(data)
+
+
+def _decode(data: bytes) -> Image | None:
     if OPENCV_FILLS_CUT_JPEGS and data[:2] == b"\xff\xd8" and not is_whole_jpeg(data):
         return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

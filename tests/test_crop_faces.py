@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,8 +21,10 @@ from config import CropConfig
 from crop_faces import Job, find_pictures, plan_crops
 from facekit import manifest
 from facekit.alignment import CropRecipe, template
+from facekit.cropping import Order, crop_chunk
 from facekit.detection import MtcnnDetector
 from facekit.images import read_image
+from facekit.lock import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -140,7 +143,7 @@ def test_lost_changed_and_cut_rows_are_done_again(messy, cropped, tmp_path):
     (output / "manifest.csv").write_text("".join(lines) + cut[:30])  # killed while writing
     seen = []
     original = crop_faces.crop_chunk
-    crop_faces.crop_chunk = lambda jobs, config: (seen.extend(job.path for job in jobs), original(jobs, config))[1]
+    crop_faces.crop_chunk = lambda order, jobs: (seen.extend(job.path for job in jobs), original(order, jobs))[1]
     try:
         assert run("--input_dir", source, "--output_dir", output, "--processes", 1) == 0
     finally:
@@ -249,6 +252,182 @@ def test_names_that_would_collide_are_kept_apart():
         Job("a/3.webp", "a/3.webp.jpg"),
         Job("a/4.JPEG", "a/4.JPEG"),
     ]
+
+
+def test_no_two_pictures_ever_share_a_crop():
+    names = [
+        first + second + third
+        for first in ("1", "1.png")
+        for second in ("", ".png", ".jpg", ".JPEG")
+        for third in (".jpg", ".png", ".bmp")
+    ]
+    crops = [job.crop for job in plan_crops(sorted(set(names)))]
+    assert len(set(crops)) == len(set(names)) and all(crop.lower().endswith((".jpg", ".jpeg")) for crop in crops)
+
+
+def test_long_names_are_cut_and_kept_apart():
+    long, other = "é" * 125 + "a.png", "é" * 125 + "b.png"
+    crops = [job.crop for job in plan_crops([f"p/{long}", f"p/{other}", "p/" + "x" * 236 + ".jpg"])]
+    assert len(set(crops)) == 3 and crops[2] == "p/" + "x" * 236 + ".jpg"
+    for crop in crops:
+        assert len(os.fsencode(Path(crop).name)) <= 240 and crop.endswith(".jpg") and crop.startswith("p/")
+
+
+@pytest.fixture
+def odd_names(photos, tmp_path) -> tuple[Path, Path]:
+    """A folder of names and things that nobody would make on purpose, and a good picture."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    return folder, sorted(photos.rglob("*.jpg"))[0]
+
+
+def test_odd_things_in_a_folder_have_a_row_or_are_passed_over(odd_names, tmp_path):
+    folder, good = odd_names
+    named = [
+        "-rf.jpg",
+        "new\nline.jpg",
+        "re\rturn.jpg",
+        "caf\udce9.jpg",
+        "x" * 251 + ".jpg",
+        'quo"te, comma.jpg',
+        "a.png",
+    ]
+    for name in named:
+        shutil.copy(good, folder / name)
+    (folder / "empty folder").mkdir()
+    (folder / "folder.jpg").mkdir()
+    shutil.copy(good, folder / "folder.jpg" / "inside.jpg")
+    shutil.copy(good, folder / ".hidden.jpg")
+    (folder / "broken.jpg").symlink_to("gone")
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "round").symlink_to(".")
+    (folder / "folder.jpg" / "up").symlink_to("..")
+    output = tmp_path / "out"
+    for again in (False, True):
+        assert run("--input_dir", folder, "--output_dir", output, "--processes", 1) == 0
+        rows = manifest.read(output)
+        assert sorted(rows) == sorted([*named, "folder.jpg/inside.jpg", "broken.jpg", "pipe.jpg"]), again
+        assert {path for path, row in rows.items() if row.reason} == {"broken.jpg", "pipe.jpg"}
+        assert {row.reason for row in rows.values()} == {"", "unreadable"}
+        assert all((output / row.crop).is_file() for row in rows.values() if row.crop)
+
+
+def test_linked_folders_are_read_once(tmp_path, photos):
+    real = tmp_path / "real"
+    shutil.copytree(photos, real)
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).symlink_to(real)
+    found = find_pictures(tmp_path / "in")
+    assert len(found) == 32 and all(name.startswith("a/") for name in found)
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, photos, monkeypatch):
+    shutil.copytree(photos, tmp_path / "in")
+    closed = sorted(path for path in (tmp_path / "in").iterdir() if path.is_dir())[0]
+    original = os.scandir
+
+    def scandir(path):
+        if path == str(closed):
+            raise PermissionError(13, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.warns(UserWarning, match=rf"{closed.name}: cannot be listed \(Permission denied\)"):
+        assert len(find_pictures(tmp_path / "in")) == 28
+
+
+def test_a_crop_whose_name_has_changed_leaves_nothing_behind(tmp_path, photos):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    good = sorted(photos.rglob("*.jpg"))[0]
+    for name in ("1.png", "1.png.jpg"):
+        shutil.copy(good, source / name)
+    assert run("--input_dir", source, "--output_dir", output, "--processes", 1) == 0
+    # As an earlier version named it: the one crop for both.
+    (output / "1.png.jpg.jpg").rename(output / "1.png.jpg")
+    text = (output / "manifest.csv").read_text().replace("1.png.jpg.jpg", "1.png.jpg")
+    (output / "manifest.csv").write_text(text)
+    assert run("--input_dir", source, "--output_dir", output, "--processes", 1) == 0
+    assert sorted(path.name for path in output.glob("*.jpg")) == ["1.png.jpg", "1.png.jpg.jpg"]
+    assert {row.crop for row in manifest.read(output).values()} == {"1.png.jpg", "1.png.jpg.jpg"}
+    (output / "old.jpg").touch()
+    (output / "manifest.csv").write_text(text.replace("1.png,1.png.jpg", "1.png,old.jpg"))
+    assert run("--input_dir", source, "--output_dir", output, "--processes", 1) == 0
+    assert not (output / "old.jpg").exists()
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path, photos, capsys):
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out"):
+        assert run("--input_dir", photos, "--output_dir", tmp_path / "out", "--processes", 1) == 2
+    assert re.search(r"out: process \d+ on .* is writing here", capsys.readouterr().err)
+
+
+def test_folders_that_a_machine_does_not_see_are_named(tmp_path, photos):
+    order = Order(photos, tmp_path, CropRecipe(), 40)
+    with pytest.raises(ValueError, match=r"crops\.json: is not there on .*under the same path"):
+        crop_chunk(order, [])
+    (tmp_path / "crops.json").touch()
+    assert crop_chunk(order, []).rows == []
+    with pytest.raises(ValueError, match=r"gone: is not there on "):
+        crop_chunk(Order(tmp_path / "gone", tmp_path, CropRecipe(), 40), [])
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_a_killed_run_leaves_no_process_and_goes_on(photos, tmp_path):
+    source, output = tmp_path / "many", tmp_path / "out"
+    for copy in range(5):
+        shutil.copytree(photos, source / str(copy))
+    command = [sys.executable, "crop_faces.py", "--input_dir", str(source), "--output_dir", str(output)]
+    process = subprocess.Popen([*command, "--processes", "2"], cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not manifest.read(output):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    while processes_with(str(process.pid)):
+        assert time.monotonic() < deadline, "a worker lives on"
+        time.sleep(0.05)
+    assert 0 < len(manifest.read(output)) < 160
+    assert run("--input_dir", source, "--output_dir", output, "--processes", 2) == 0
+    assert len(manifest.read(output)) == 160 and not list(output.rglob(".*lock"))
+
+
+def processes_with(parent: str) -> list[str]:
+    """Processes whose command names this parent, as spawned workers' do (parent_pid=...)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += [path.parent.name] if f"parent_pid={parent}," in path.read_text() else []
+        except OSError:
+            continue
+    return found
+
+
+def test_the_fast_aligner_goes_into_recipe_and_folder(photos, tmp_path, capsys):
+    from facekit.aligner_training import build_aligner
+
+    weights = tmp_path / "weights.keras"
+    build_aligner(width=4).save(weights)
+    arguments = ["--input_dir", photos, "--output_dir", tmp_path / "out", "--min_confidence", 0, "--processes", 1]
+    assert run(*arguments, "--aligner", "fast", "--aligner_path", weights) == 0
+    made = manifest.crop_folder(tmp_path / "out")
+    assert made is not None and re.fullmatch(r"fast:[0-9a-f]{16}", made.recipe.detector)
+    assert (tmp_path / "out" / "aligner.keras").read_bytes() == weights.read_bytes()
+    assert run(*arguments) == 2
+    assert re.search(r"another recipe \(detector fast:\w+ there, mtcnn here\)", capsys.readouterr().err)
+    for half in (["--aligner", "fast"], ["--aligner_path", weights]):
+        with pytest.raises(SystemExit):
+            run(*arguments, *half)
+        assert "set both or neither" in capsys.readouterr().err
+
+
+def test_the_smallest_face_goes_into_the_recipe(photos, tmp_path):
+    assert run("--input_dir", photos, "--output_dir", tmp_path, "--min_face", 40, "--processes", 1) == 0
+    made = manifest.crop_folder(tmp_path)
+    assert made is not None and made.recipe.detector == "mtcnn:40"
 
 
 def test_a_box_only_crop(photos, tmp_path):

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from facekit.files import check_writable, write_text, written_aside
+from facekit.header import declared_size
 from facekit.images import (
     UnreadableImageError,
     as_stored,
+    decode,
     encode_jpeg,
     is_picture,
     is_whole_jpeg,
@@ -23,6 +29,7 @@ from facekit.images import (
     write_jpeg,
     write_png,
 )
+from facekit.workers import peak_memory
 
 
 @pytest.fixture
@@ -68,6 +75,75 @@ def test_exif_rotation_is_applied(tmp_path, picture, orientation):
         assert np.abs(decoded.astype(int) - turn[orientation](picture)).mean() < 12
 
 
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_rotation_is_applied_in_other_formats(tmp_path, picture, form, orientation):
+    exif = PIL.Image.Exif()
+    exif[0x112] = orientation
+    options = {"tiffinfo": {0x112: orientation}} if form == "TIFF" else {"exif": exif}
+    (tmp_path / "a.jpg").write_bytes(
+        saved(picture, form, **options | ({"lossless": True} if form == "WEBP" else {}))
+    )
+    expected = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(tmp_path / "a.jpg")))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), expected)
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"subsampling": 0}),
+        ("JPEG", {"restart_marker_blocks": 2}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"quality": 60}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "jpeg"}),
+        ("GIF", {}),
+        ("WEBP", {"lossless": True, "several": True}),
+        ("TIFF", {"several": True}),
+        ("GIF", {"several": True}),
+    ],
+)
+def test_every_way_of_writing_gives_pils_pixels_of_the_first_frame(tmp_path, picture, form, options):
+    options = dict(options)
+    if options.pop("several", False):
+        options |= {"save_all": True, "append_images": [PIL.Image.fromarray(255 - picture)]}
+    path = tmp_path / "whatever.jpg"  # the content counts, not the name
+    path.write_bytes(saved(picture, form, **options))
+    np.testing.assert_array_equal(read_image(path), np.asarray(PIL.Image.open(path).convert("RGB")))
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "BMP"])
+def test_palettes_become_colours_and_transparent_ones_too(tmp_path, picture, form):
+    image = PIL.Image.fromarray(picture).quantize(16)
+    image.save(tmp_path / "a.png", form, **({"transparency": 3} if form == "PNG" else {}))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_alpha_is_dropped_whatever_it_hides(tmp_path, picture, form):
+    image = PIL.Image.fromarray(np.dstack([picture, np.zeros(picture.shape[:2], np.uint8)]))
+    options = {"lossless": True, "exact": True} if form == "WEBP" else {}
+    image.save(tmp_path / "a.png", form, **options)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), picture)
+
+
+def test_a_tiff_is_laid_over_black(tmp_path, picture):
+    PIL.Image.fromarray(np.dstack([picture, np.full(picture.shape[:2], 51, np.uint8)])).save(tmp_path / "a.tif")
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif"), picture * 0.2, atol=1)
+
+
+def test_ycck_becomes_rgb(tmp_path, picture):
+    """An Adobe marker of 2 says that the first three channels are YCC: the same file with 0 says CMY."""
+    data = bytearray(saved(picture, "JPEG", "CMYK", quality=95))
+    place = data.index(b"Adobe") + 11
+    assert data[place] == 0
+    data[place] = 2
+    (tmp_path / "a.jpg").write_bytes(data)
+    expected = np.asarray(PIL.Image.open(tmp_path / "a.jpg").convert("RGB")).astype(int)
+    np.testing.assert_allclose(read_image(tmp_path / "a.jpg"), expected, atol=2)
+
+
 @pytest.mark.parametrize(
     ("form", "mode"),
     [
@@ -94,13 +170,29 @@ def test_kinds_of_pictures_become_rgb(tmp_path, picture, form, mode):
 
 def test_sixteen_bits_become_eight(tmp_path, picture):
     grey = picture[:, :, 0].astype(np.uint16) * 257
-    PIL.Image.fromarray(grey).save(tmp_path / "a.png")
-    np.testing.assert_allclose(read_image(tmp_path / "a.png")[:, :, 1], picture[:, :, 0], atol=1)
+    for name in ("a.png", "a.tif"):
+        PIL.Image.fromarray(grey).save(tmp_path / name)
+        np.testing.assert_allclose(read_image(tmp_path / name)[:, :, 1], picture[:, :, 0], atol=1)
+        deep = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR).astype(np.uint16) * 257
+        (tmp_path / name).write_bytes(cv2.imencode(name[1:], deep)[1].tobytes())
+        np.testing.assert_allclose(read_image(tmp_path / name), picture, atol=1)
 
 
-@pytest.mark.parametrize("name", ["a picture.jpg", "人物.jpg", "čaj ☕.jpg"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a picture.jpg",
+        "人物.jpg",
+        "čaj ☕.jpg",
+        "-rf.jpg",
+        "a\nb.jpg",
+        "caf\udce9.jpg",
+        "x" * 251 + ".jpg",
+        "%s{}.jpg",
+    ],
+)
 def test_any_name_can_be_opened(tmp_path, picture, name):
-    write_jpeg(tmp_path / name, picture)
+    (tmp_path / name).write_bytes(encode_jpeg(picture))
     assert read_image(tmp_path / name).shape == picture.shape
 
 
@@ -121,6 +213,127 @@ def test_a_bad_file_is_named_with_its_reason(tmp_path, picture, data, reason, fo
     with pytest.raises(UnreadableImageError, match=reason) as caught:
         read_image(tmp_path / "bad.jpg")
     assert "bad.jpg" in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_a_file_cut_anywhere_is_refused(tmp_path, picture, form):
+    whole = saved(picture, form)
+    for left in {1, 3, 8, 20, 40, *(len(whole) * share // 10 for share in range(1, 10))}:
+        (tmp_path / "cut.jpg").write_bytes(whole[:left])
+        with pytest.raises(UnreadableImageError, match=r"cut\.jpg: is truncated or not a picture"):
+            read_image(tmp_path / "cut.jpg")
+
+
+def test_what_follows_a_picture_is_passed_over(tmp_path, picture):
+    whole = saved(picture, "JPEG", quality=90)
+    (tmp_path / "a.jpg").write_bytes(whole)
+    expected = read_image(tmp_path / "a.jpg")
+    tables = whole.index(b"\xff\xdb")
+    for data in (
+        whole + b"camera notes" * 30,
+        whole + saved(255 - picture, "JPEG"),
+        whole[:2] + b"\xff\xff\xff" + whole[2:],
+        whole[:tables] + b"\x12\x34" + whole[tables:],  # decoders pass over it, and so does ours
+    ):
+        (tmp_path / "a.jpg").write_bytes(data)
+        np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), expected)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that declares a size and holds next to nothing."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(99)))]
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("side", [60_000, 20_000])
+def test_a_small_file_that_declares_billions_of_pixels_is_refused_without_the_memory(tmp_path, side):
+    (tmp_path / "bomb.png").write_bytes(png_header(side, side))
+    before = peak_memory()
+    with pytest.raises(UnreadableImageError, match=rf"bomb\.png: declares {side} x {side} pixels, more than 268"):
+        read_image(tmp_path / "bomb.png")
+    assert decode(png_header(side, side)) is None
+    assert peak_memory() - before < 100_000_000
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (300, 7), (1, 1)])
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True, "comment": b"x" * 3000}),
+        ("PNG", {}),
+        ("BMP", {}),
+        ("GIF", {}),
+        ("TIFF", {}),
+        ("TIFF", {"mode": "I;16B"}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"lossless": True, "exif": b"Exif\0\0"}),
+    ],
+)
+def test_the_declared_size_is_known_without_decoding(rng, width, height, form, options):
+    picture = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    assert declared_size(saved(picture, form, **options)) == (width, height)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P6 2 2 255\n" + bytes(12),
+        b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(200),
+        b"#?RADIANCE\n" + bytes(200),
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    ],
+)
+def test_formats_outside_the_list_are_no_pictures(tmp_path, data):
+    (tmp_path / "odd.jpg").write_bytes(data)
+    with pytest.raises(UnreadableImageError, match="truncated or not a picture"):
+        read_image(tmp_path / "odd.jpg")
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"avif"])
+def test_phone_formats_are_named(tmp_path, brand):
+    (tmp_path / "IMG_1.jpg").write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(200))
+    with pytest.raises(UnreadableImageError, match=r"IMG_1\.jpg: is a HEIC or AVIF picture; save it as JPEG first"):
+        read_image(tmp_path / "IMG_1.jpg")
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path, picture):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "device.jpg"):
+        with pytest.raises(UnreadableImageError, match=rf"{name}: is a pipe, a device or a socket"):
+            read_image(tmp_path / name)
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(2**29 + 1)  # takes no room on the disk
+    with pytest.raises(UnreadableImageError, match=r"huge\.jpg: is larger than 536,870,912 bytes"):
+        read_image(tmp_path / "huge.jpg")
+
+
+def test_links_are_followed_and_broken_ones_named(tmp_path, picture):
+    write_jpeg(tmp_path / "a.jpg", picture)
+    (tmp_path / "link.jpg").symlink_to("a.jpg")
+    (tmp_path / "broken.jpg").symlink_to("gone.jpg")
+    (tmp_path / "round.jpg").symlink_to("round.jpg")
+    assert read_image(tmp_path / "link.jpg").shape == picture.shape
+    for name, reason in (("broken.jpg", "No such file"), ("round.jpg", "Too many levels of symbolic links")):
+        with pytest.raises(UnreadableImageError, match=rf"{name}: cannot be read \({reason}"):
+            read_image(tmp_path / name)
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, picture, monkeypatch):
+    write_jpeg(tmp_path / "a.jpg", picture)
+
+    def refuse(_path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UnreadableImageError, match=r"a\.jpg: cannot be read \(Permission denied\)"):
+        read_image(tmp_path / "a.jpg")
 
 
 def test_a_cut_jpeg_is_known_by_its_markers(picture):

@@ -1,0 +1,96 @@
+"""The one place where a crop recipe's detector is made."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from facekit.alignment import CropRecipe
+from facekit.detection import Detector, MtcnnDetector
+
+MTCNN, FAST = "mtcnn", "fast"
+
+ALIGNER = "aligner.keras"
+"""Name of the fast detector's weights in a folder of crops and in a bundle, whose recipe names their digest."""
+
+MIN_FACE = 20
+"""Side in pixels of the smallest face that MTCNN looks for, where a recipe says nothing else."""
+
+
+def detector_name(aligner: Path | None = None, min_face: int = MIN_FACE) -> str:
+    """What a recipe's `detector` says, everything that decides which faces are found.
+
+    Args:
+        aligner: weights of the fast detector; None: MTCNN.
+        min_face: MTCNN's smallest face, in pixels.
+
+    Returns:
+        "mtcnn", "mtcnn:40" where it looks for no face below 40 pixels, or "fast:" and the first 16 digits of the
+        weights' SHA-256 digest.
+
+    Raises:
+        ValueError: there is no such file of weights.
+    """
+    if aligner is not None:
+        return f"{FAST}:{weights_digest(aligner)}"
+    return MTCNN if min_face == MIN_FACE else f"{MTCNN}:{min_face}"
+
+
+def weights_digest(path: Path) -> str:
+    """The first 16 hexadecimal digits of a file's SHA-256 digest.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise ValueError(f"{path}: the alignment weights cannot be read ({error.strerror}).") from None
+
+
+def needs_aligner(recipe: CropRecipe) -> bool:
+    """Whether the recipe's detector has weights of its own, which must travel with crops and models."""
+    return recipe.detector.partition(":")[0] == FAST
+
+
+def min_face(recipe: CropRecipe) -> int:
+    """MTCNN's smallest face in a recipe, in pixels."""
+    name, _, value = recipe.detector.partition(":")
+    return int(value) if name == MTCNN and value.isdecimal() else MIN_FACE
+
+
+def check_detector(recipe: CropRecipe, aligner: Path | None) -> None:
+    """Refuse what `make_detector` could not make, before any work.
+
+    Args:
+        recipe: of crops or of a model.
+        aligner: weights of the fast detector, which the recipe names by their digest.
+
+    Raises:
+        ValueError: the recipe's detector is unknown here, or its weights are missing or other ones.
+    """
+    name, _, value = recipe.detector.partition(":")
+    if name == MTCNN and (not value or value.isdecimal()):
+        return
+    if name != FAST:
+        raise ValueError(f"The crop recipe names the detector {recipe.detector!r}; it is from another version.")
+    if aligner is None or not aligner.is_file():
+        raise ValueError(
+            f"{aligner or ALIGNER}: the alignment weights are missing. The crop recipe was made with the file "
+            f"whose SHA-256 digest begins with {value}: put it there."
+        )
+    if (found := weights_digest(aligner)) != value:
+        raise ValueError(
+            f"{aligner}: holds other alignment weights ({found}) than the crop recipe's ({value}). Put those "
+            "there, or crop anew."
+        )
+
+
+def make_detector(recipe: CropRecipe, aligner: Path | None = None) -> Detector:
+    """The detector that a recipe names; arguments and errors as in `check_detector`."""
+    check_detector(recipe, aligner)
+    if aligner is None or not needs_aligner(recipe):
+        return MtcnnDetector(min_face=min_face(recipe))
+    from facekit.aligner import FastAligner, FastDetector
+
+    return FastDetector(FastAligner(aligner))

@@ -1,0 +1,59 @@
+"""A recipe names its detector with all that decides its answers, and only that very detector is made."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from facekit.aligner import FastDetector
+from facekit.alignment import CropRecipe
+from facekit.detection import MtcnnDetector
+from facekit.detectors import check_detector, detector_name, make_detector, min_face, needs_aligner
+
+
+@pytest.fixture(scope="module")
+def aligner(tmp_path_factory):
+    """Untrained weights."""
+    from facekit.aligner_training import build_aligner
+
+    path = tmp_path_factory.mktemp("aligner") / "weights.keras"
+    build_aligner(width=4).save(path)
+    return path
+
+
+def test_names_say_what_decides_the_answers(aligner):
+    assert detector_name() == detector_name(min_face=20) == CropRecipe().detector == "mtcnn"
+    assert detector_name(min_face=40) == "mtcnn:40"
+    digest = hashlib.sha256(aligner.read_bytes()).hexdigest()[:16]
+    assert detector_name(aligner) == f"fast:{digest}"
+
+
+def test_the_named_detector_is_made(aligner, monkeypatch):
+    seen = []
+    monkeypatch.setattr(MtcnnDetector, "__init__", lambda self, *, min_face: seen.append(min_face))
+    assert isinstance(make_detector(CropRecipe()), MtcnnDetector)
+    assert isinstance(make_detector(CropRecipe(detector="mtcnn:40"), aligner), MtcnnDetector)
+    assert seen == [20, 40]
+    fast = CropRecipe(detector=detector_name(aligner))
+    assert isinstance(make_detector(fast, aligner), FastDetector)
+    assert [needs_aligner(recipe) for recipe in (CropRecipe(), fast)] == [False, True]
+    assert [min_face(CropRecipe(detector=name)) for name in ("mtcnn", "mtcnn:40", "fast:1234")] == [20, 40, 20]
+
+
+@pytest.mark.parametrize("name", ["retina", "mtcnn:many", "mtcnn:-3", "mtcnn 40", ""])
+def test_an_unknown_detector_is_named(name):
+    with pytest.raises(ValueError, match=rf"names the detector '{name}'; it is from another version"):
+        make_detector(CropRecipe(detector=name))
+
+
+def test_missing_and_other_weights_are_named(aligner, tmp_path):
+    recipe = CropRecipe(detector="fast:0123456789abcdef")
+    with pytest.raises(ValueError, match=r"aligner\.keras: the alignment weights are missing.*0123456789abcdef"):
+        check_detector(recipe, None)
+    with pytest.raises(ValueError, match=r"none\.keras: the alignment weights are missing"):
+        check_detector(recipe, tmp_path / "none.keras")
+    with pytest.raises(ValueError, match=r"weights\.keras: holds other alignment weights .*0123456789abcdef"):
+        make_detector(recipe, aligner)
+    with pytest.raises(ValueError, match=r"none\.keras: the alignment weights cannot be read \(No such file"):
+        detector_name(tmp_path / "none.keras")
