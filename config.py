@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from augmenting import AugmentConfig
 from combinations import OPTIONS, problems, stage_problem
 from facekit.settings import Settings
 
@@ -21,37 +22,6 @@ LossName = Literal[
     "tuplet_margin", "tuplet_margin_ipv", "triplet", "contrastive", "n_pair", "multi_similarity", "circle",
     "supcon", "intra_pair_variance", "softmax", "arcface", "cosface", "adaface",
 ]  # fmt: skip
-
-
-class AugmentConfig(Settings):
-    """What may happen to a training picture. Each step has a probability and a strength, per picture."""
-
-    flip_probability: float = Field(0.5, ge=0, le=1)
-    """Chance of a left-right mirror, 0 to 1. Faces are nearly symmetric: a free doubling of the data."""
-
-    rotation_probability: float = Field(0.5, ge=0, le=1)
-    """Chance of a rotation, 0 to 1."""
-
-    rotation_degrees: float = Field(10.0, ge=0, le=180)
-    """Largest rotation either way, in degrees. Aligned faces need little: it covers the landmarks' error."""
-
-    brightness_probability: float = Field(0.5, ge=0, le=1)
-    """Chance of a brightness change, 0 to 1."""
-
-    brightness_delta: float = Field(0.2, ge=0, le=1)
-    """Largest shift, as a share of the full range 0..255 either way."""
-
-    contrast_probability: float = Field(0.5, ge=0, le=1)
-    """Chance of a contrast change, 0 to 1."""
-
-    contrast_delta: float = Field(0.2, ge=0, lt=1)
-    """Contrast is multiplied by 1 - delta to 1 + delta, around the picture's mean."""
-
-    cutout_probability: float = Field(0.25, ge=0, le=1)
-    """Chance that a grey square hides a part of the face, 0 to 1 (DeVries & Taylor 2017)."""
-
-    cutout_size: float = Field(0.3, gt=0, le=1)
-    """Side of that square, as a share of the picture's side."""
 
 
 class ExtraLoss(Settings):
@@ -87,6 +57,23 @@ class Config(Settings):
     exclude_people: Path | None = None
     """Text file of people (folder names, one a line) never to train or validate on, e.g. those of a test set."""
 
+    exclude_pictures: Path | None = None
+    """Text file of pictures (person/picture.jpg, one a line; a person's name alone takes the whole folder) never to
+    train or validate on. `python dataset.py check` writes one: exclude.txt."""
+
+    min_images: PositiveInt = 1
+    """Training people with fewer pictures are left out; 1: nobody, and people with one picture serve as negatives.
+    Who is held out does not depend on it, so that runs with other numbers are judged on the same people."""
+
+    max_images: PositiveInt | None = None
+    """Most pictures of a training person, drawn by `seed`: a few famous people must not fill every epoch. None: all
+    of them."""
+
+    picture_weights: Path | None = None
+    """CSV with the columns path and weight, a number in (0, 1]: how often a picture is drawn among those of its
+    person. `python dataset.py check` writes one from sharpness, size, pose and light: quality.csv. Pictures that it
+    does not name weigh 1."""
+
     test_triplets: Path | None = None
     """Text file of triplets (anchor, positive, negative paths a line): the share ordered right is logged each
     epoch, for information only. Paths are relative to the file."""
@@ -111,11 +98,29 @@ class Config(Settings):
     pictures_per_person: int = Field(4, ge=2)
     """K of the "people" sampler: pictures of each person in a batch."""
 
+    balance: Literal["people", "sqrt", "pictures"] = "people"
+    """How often a person is drawn: people, everyone equally often; pictures, in proportion to their pictures; sqrt,
+    between the two. Unequal folders (CASIA-WebFace: 2 to 804 pictures) teach a few faces most with "pictures"."""
+
     steps_per_epoch: PositiveInt | None = None
     """Training steps an epoch. None: as many as show about as many pictures as train_dir holds."""
 
     augment: AugmentConfig = AugmentConfig()
-    """Random changes to training pictures."""
+    """Random changes to training pictures. `python dataset.py preview` draws them."""
+
+    cache: Literal["none", "memory", "file"] = "none"
+    """Where decoded training pictures are kept after they were first read: memory; file, which the next run finds
+    again. Worth it where a disk or network is slow; decoding alone rarely holds a network up."""
+
+    cache_gb: PositiveFloat = 4.0
+    """Most that the cache may take, in 10^9 bytes. A picture takes 3 x image_size^2 bytes; 500,000 at 112 px take
+    19 GB."""
+
+    cache_dir: Path = Path("data/cache")
+    """cache "file": the folder of the files."""
+
+    read_threads: int = Field(0, ge=0, le=256)
+    """Threads that read, decode and augment pictures. 0: one a core."""
 
     # ---- Loss ----------------------------------------------------------------------------------------------
 
@@ -366,8 +371,19 @@ class CropConfig(Settings):
     """Which face, where there are several. largest_centred: area less the squared distance from the centre.
     only: pictures with several faces are skipped (`many_faces`)."""
 
+    aligner: Literal["mtcnn", "fast"] = "mtcnn"
+    """Who finds the landmarks. mtcnn searches whole pictures. fast: our own small network, for pictures with one
+    face in the middle (LFW, CASIA-WebFace, crops with some margin), many times faster; it needs `aligner_path`."""
+
+    aligner_path: Path | None = None
+    """aligner "fast": its weights, made by `python -m apps.train_aligner`. They are copied beside the crops."""
+
+    min_face: int = Field(20, ge=12)
+    """aligner "mtcnn": side in pixels of the smallest face to look for, in the picture as `max_side` leaves it.
+    Larger is faster: the search takes most of its time for the smallest faces."""
+
     min_confidence: float = Field(0.9, ge=0, le=1)
-    """Faces that MTCNN scores lower are skipped (`low_confidence`)."""
+    """Faces that the detector scores lower are skipped (`low_confidence`)."""
 
     min_side: PositiveInt = 40
     """Pictures with a shorter side, in pixels, are skipped (`too_small`)."""
@@ -382,8 +398,14 @@ class CropConfig(Settings):
     processes: int = Field(0, ge=0, le=256)
     """Processes that detect. 0: one a core. Each takes about 1.4 GB."""
 
-    batch_size: PositiveInt = 32
-    """Pictures of one size that a process detects at once."""
+    cluster: str = ""
+    """Address of a Dask scheduler (tcp://host:8786) whose workers detect instead: see docs/clusters.md. Empty: this
+    machine does."""
 
     retry_failed: bool = False
     """Try pictures again that an earlier run skipped for a reason."""
+
+    def model_post_init(self, _context: Any) -> None:
+        """Check settings that depend on each other."""
+        if (self.aligner == "fast") != (self.aligner_path is not None):
+            raise ValueError("`aligner` fast and `aligner_path` belong together: set both or neither.")

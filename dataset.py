@@ -4,157 +4,146 @@ In:  a folder a person, pictures inside, best made by crop_faces.py.
 Out: `tf.data` streams of augmented tuplets (anchor, positive, negatives) or of P people times K pictures, whose
      batch t is a pure function of (seed, t); pairs to verify on.
 Run: python dataset.py index crops
+     python dataset.py check crops
      python dataset.py hold_out crops --share 0.15 --pairs 2000 --output_dir lists
+     python dataset.py preview crops
+     python dataset.py pack crops --output_dir packed
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
+from pydantic import Field
 
 from config import Config
 from facekit.files import check_writable, write_text
-from facekit.index import PeopleIndex, index_people
-from facekit.loading import PictureLoader
+from facekit.images import write_png
+from facekit.index import PeopleIndex
+from facekit.loading import Cache, PictureLoader
+from facekit.manifest import crop_folder
+from facekit.packed import reader, stamps
+from facekit.picture_cache import FileCache, MemoryCache
 from facekit.protocols import Pairs, pairs_csv
-from facekit.sampling import PeopleSampler, Sampler, TupletSampler, split_people, verification_pairs
+from facekit.sampling import (
+    PeopleSampler,
+    Sampler,
+    TupletSampler,
+    people_a_batch,
+    split_people,
+    verification_pairs,
+)
+from facekit.settings import Settings, parse, read_settings
+from splits import make_split, open_people, picture_weights
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Batches read before they are needed. Hard-identity batches lean on it being well below `hard_identity_steps`.
-READ_AHEAD = 4
-SUMMARY = "Folders of people: see what they hold, and hold people out for a test."
+    from facekit.augment import Augmentation
 
 
-def read_names(path: Path, setting: str) -> list[str]:
-    """Names of people, one a line; blank lines are passed over.
-
-    Raises:
-        ValueError: the file cannot be read; names the setting.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-        return [line.rstrip("\r") for line in lines if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}). See `{setting}`.") from None
-
-
-@dataclass(frozen=True)
-class Split:
-    """Who trains and who is held out: no person is on both sides."""
-
-    train: PeopleIndex
-    validation: PeopleIndex
-
-
-def make_split(config: Config) -> Split:
-    """Index the folders of the config and hold people out.
-
-    Raises:
-        ValueError: a folder is wrong, or a side is left without a person with two pictures.
-    """
-    excluded = read_names(config.exclude_people, "exclude_people") if config.exclude_people else []
-    everyone = index_people(config.train_dir, "train_dir")
-    people = everyone.without(excluded)
-    if excluded and len(people.people) == len(everyone.people):
-        raise ValueError(
-            f"{config.exclude_people}: none of its {len(excluded)} names is a folder of {config.train_dir}. "
-            "`exclude_people` wants folder names, one a line."
-        )
-    if not (people.counts >= 2).any():
-        raise ValueError(
-            f"{config.train_dir}: every one of its {len(people.people)} people has a single picture. Training "
-            "needs people with two or more, to see what one person has in common."
-        )
-    if config.validation_dir is not None:
-        validation = index_people(config.validation_dir, "validation_dir").without(excluded)
-        both = sorted(set(people.people) & set(validation.people))
-        if both:
-            raise ValueError(
-                f"{config.validation_dir}: {len(both)} of its people are in train_dir too (such as {both[0]}). "
-                "Validate on other people than you train on."
-            )
-        return Split(people, validation)
-    held = split_people(people.counts, config.validation_share, config.seed)
-    split = Split(people.choose(~held), people.choose(held))
-    for side, index in (("training", split.train), ("validation", split.validation)):
-        if len(index.people) < 2 or not (index.counts >= 2).any():
-            raise ValueError(
-                f"{config.train_dir}: too few people to hold some out: the {side} side would have "
-                f"{index.describe()}. Add people, change `validation_share`, or set `validation_dir`."
-            )
-    return split
+def fitted(config: Config, index: PeopleIndex) -> Config:
+    """The settings with a `batch_size` that these people can fill: smaller where there are too few of them."""
+    if config.sampler != "people":
+        return config
+    people = people_a_batch(index.counts, config.batch_size, config.pictures_per_person)
+    # Two people are the least that can be compared; the sampler says what is wrong with fewer.
+    return config.model_copy(update={"batch_size": max(2, people) * config.pictures_per_person})
 
 
 def make_sampler(index: PeopleIndex, config: Config) -> Sampler:
     """The sampler that the config names.
 
     Raises:
-        ValueError: the people cannot fill a batch.
+        ValueError: the people cannot fill a batch, or `picture_weights` is wrong.
     """
+    config, weights = fitted(config, index), picture_weights(index, config)
     if config.sampler == "tuplet":
-        return TupletSampler(index.labels, config.batch_size, config.negatives_per_tuplet, config.seed)
-    return PeopleSampler(index.labels, config.batch_size, config.pictures_per_person, config.seed)
+        return TupletSampler(
+            index.labels, config.batch_size, config.negatives_per_tuplet, config.seed, config.balance, weights
+        )
+    return PeopleSampler(
+        index.labels, config.batch_size, config.pictures_per_person, config.seed, config.balance, weights
+    )
 
 
 def steps_per_epoch(index: PeopleIndex, config: Config) -> int:
     """Steps of an epoch: as set, or as many as show about as many pictures as there are."""
-    return config.steps_per_epoch or max(1, round(len(index) / config.pictures_per_step))
+    return config.steps_per_epoch or max(1, round(len(index) / fitted(config, index).pictures_per_step))
+
+
+def make_loader(index: PeopleIndex, config: Config) -> PictureLoader:
+    """The reader of an index's pictures, with the cache that the config asks for.
+
+    Raises:
+        ValueError: the cache does not fit, or its folder cannot be written.
+    """
+    return PictureLoader(
+        index, config.image_size, config.read_threads, reader(index.root), make_cache(index, config)
+    )
+
+
+def make_cache(index: PeopleIndex, config: Config) -> Cache | None:
+    """Where decoded pictures of an index are kept, as the config asks.
+
+    Raises:
+        ValueError: they do not fit, or the folder cannot be written.
+    """
+    if config.cache == "none":
+        return None
+    if config.cache == "memory":
+        return MemoryCache(len(index), config.image_size, config.cache_gb)
+    check_writable(config.cache_dir, "cache_dir")
+    # By its pictures, so that runs on parts of a folder do not take turns in replacing each other's cache.
+    folder = config.cache_dir / f"{index.digest[:16]}-{config.image_size}"
+    return FileCache(folder, index, config.image_size, config.cache_gb, stamps(index))
+
+
+def make_augmentation(config: Config) -> Augmentation:
+    """The random changes of the config, placed for the way in which the training pictures were cut."""
+    from facekit.augment import Augmentation
+
+    return Augmentation(config.augment.as_mapping(), crop_margin(config.train_dir))
+
+
+def crop_margin(folder: Path) -> float:
+    """The room that a folder's crops leave around the face; 0 where it is not known."""
+    made = crop_folder(folder)
+    return made.recipe.margin if made else 0.0
 
 
 def training_stream(
     index: PeopleIndex,
     config: Config,
     loader: PictureLoader,
-    first_step: int,
-    steps: int,
+    steps: range,
     neighbours: Callable[[int], NDArray[np.int32] | None] = lambda step: None,
 ) -> tf.data.Dataset:
-    """Batches `first_step` to `first_step + steps - 1`, augmented.
+    """The batches of these steps, augmented.
 
     Args:
         index: the pictures.
         config: sampler, batch, augmentation, picture size, seed.
         loader: reads the pictures.
-        first_step: number of the first batch.
-        steps: how many.
+        steps: numbers of the batches.
         neighbours: of a batch's number, the people who look like each person; see `facekit.identities.Snapshots`.
 
     Returns:
         A dataset of `(images, labels)`: with the "tuplet" sampler images (B, 2 + N, H, W, 3) and labels (B, 2 + N),
-        with "people" images (B, H, W, 3) and labels (B,); float32 0..255 and int32. Batch t is the same whatever
-        the first step.
+        with "people" images (B, H, W, 3) and labels (B,); uint8 and int32. Batch t is the same whatever the first
+        step.
     """
-    import tensorflow as tf
+    from facekit.stream import batches
 
-    from facekit.augment import Augmentation
-
-    sampler = make_sampler(index, config)
-    augmentation = Augmentation(**config.augment.model_dump())
-    tuplets = (2 + config.negatives_per_tuplet,) if config.sampler == "tuplet" else ()
-    shape = (config.batch_size, *tuplets)
-    picture = (config.image_size, config.image_size, 3)
-
-    def read(step: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        positions = sampler.batch(int(step), neighbours(int(step)))
-        return loader.load(positions), index.labels[positions].astype(np.int32)
-
-    def load_and_augment(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = tf.numpy_function(read, [step], [tf.uint8, tf.int32])
-        flat = tf.reshape(images, (-1, *picture))
-        images = augmentation(flat, tf.stack([tf.constant(config.seed, tf.int64), step]))
-        return tf.reshape(images, (*shape, *picture)), tf.reshape(labels, shape)
-
-    stream = tf.data.Dataset.range(first_step, first_step + steps)
-    stream = stream.map(load_and_augment, num_parallel_calls=2, deterministic=True)
-    return stream.prefetch(READ_AHEAD)
+    sampler, augmentation = make_sampler(index, config), make_augmentation(config)
+    return batches(sampler, loader, index.labels, steps, augmentation, config.seed, neighbours)
 
 
 def validation_pairs(index: PeopleIndex, config: Config) -> Pairs:
@@ -169,52 +158,182 @@ def draw_pairs(index: PeopleIndex, count: int, seed: int) -> Pairs:
     return Pairs(first, second, same)
 
 
-def index_command(directory: Path, /) -> None:
-    """Say how many people and pictures a folder holds, and what they can be used for.
+class IndexCommand(Config):
+    """Say what a folder holds, and what training with these settings would make of it.
 
-    Args:
-        directory: a folder with one folder a person.
+    All of train.py's settings can be given: --min_images 10 --sampler people --batch_size 320.
     """
-    print(f"{directory}: {index_people(directory, 'directory').describe()}.")
+
+    directory: tyro.conf.Positional[Path]
+    """A folder with one folder a person."""
+
+    config: Path | None = None
+    """Start from this saved config.json instead of the defaults; other options change it."""
+
+    fresh: bool = False
+    """List every file again, also in folders that seem unchanged."""
 
 
-def hold_out_command(
-    directory: Path, /, output_dir: Path, share: float = 0.15, pairs: int = 2000, seed: int = 0
-) -> None:
+def index_command(argv: Sequence[str]) -> int:
+    """Print the index in words, the split, and what an epoch is."""
+    from facekit.epoch import count_epoch
+
+    command = _with_saved(IndexCommand, argv)
+    index = open_people(command.directory, "directory", command.fresh)
+    print(f"{command.directory}: {index.describe()}.")
+    if index.passed_over:
+        print(f"{index.passed_over:,} names like a picture's are no files (broken links, folders): passed over.")
+    settings = {**command.model_dump(exclude={"directory", "config", "fresh"}), "train_dir": command.directory}
+    try:
+        config = Config(**settings)
+        split = make_split(config)
+        print(f"Training on {split.train.describe()}.\nHeld out: {split.validation.describe()}.")
+        for part in config.parts:
+            epoch = count_epoch(
+                make_sampler(split.train, part), steps_per_epoch(split.train, part), split.train.labels
+            )
+            print(epoch.in_words())
+    except ValueError as error:
+        print(f"Not to train on with these settings: {error}")
+    return 0
+
+
+class HoldOutCommand(Settings):
     """Choose people to test on and draw pairs of them, before any training sees the folder.
 
     Writes test_people.txt, for the setting `exclude_people`, and test_pairs.csv, for evaluate.py --pairs.
-
-    Args:
-        directory: a folder with one folder a person.
-        output_dir: where the two lists go.
-        share: share of the people to hold out, between 0 and 1.
-        pairs: pairs to draw, half genuine, half impostor.
-        seed: seed of both draws.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"`share` must be between 0 and 1. Received: {share}.")
-    index = index_people(directory, "directory")
-    held = index.choose(split_people(index.counts, share, seed))
-    drawn = draw_pairs(held, pairs, seed)
+
+    directory: tyro.conf.Positional[Path]
+    """A folder with one folder a person."""
+
+    output_dir: Path
+    """Where the two lists go."""
+
+    share: float = Field(0.15, gt=0, lt=1)
+    """Share of the people to hold out, between 0 and 1."""
+
+    pairs: int = Field(2000, ge=2)
+    """Pairs to draw, half genuine, half impostor."""
+
+    seed: int = Field(0, ge=0)
+    """Seed of both draws."""
+
+
+def hold_out_command(argv: Sequence[str]) -> int:
+    """Write the lists of a `HoldOutCommand`."""
+    command = parse(HoldOutCommand, argv, program="dataset.py hold_out")
+    index, output_dir = open_people(command.directory, "directory"), command.output_dir
+    held = index.choose(split_people(index.counts, command.share, command.seed))
+    drawn = draw_pairs(held, command.pairs, command.seed)
     check_writable(output_dir, "output_dir")
     write_text(output_dir / "test_people.txt", "".join(f"{name}\n" for name in held.people))
     write_text(output_dir / "test_pairs.csv", pairs_csv(drawn))
     print(f"Held out: {held.describe()}. Pairs: {drawn.same.sum():,} genuine, {(~drawn.same).sum():,} impostor.")
-    print(f"Next: python train.py --train_dir {directory} --exclude_people {output_dir / 'test_people.txt'}")
+    print(
+        f"Next: python train.py --train_dir {command.directory} --exclude_people {output_dir / 'test_people.txt'}"
+    )
+    return 0
+
+
+class PreviewCommand(Config):
+    """Draw a contact sheet of the random changes to training pictures: each alone, then all as configured.
+
+    All of train.py's settings can be given: --augment.rotation.strength 20 --augment.mask.probability 0.1.
+    """
+
+    directory: tyro.conf.Positional[Path]
+    """A folder with one folder a person."""
+
+    config: Path | None = None
+    """Start from this saved config.json instead of the defaults; other options change it."""
+
+    output: Path = Path("augmentations.png")
+    """The picture to write, PNG."""
+
+    pictures: int = Field(4, ge=1, le=50)
+    """Pictures to show, each of another person, drawn by `seed`."""
+
+    columns: int = Field(8, ge=2, le=20)
+    """Pictures a row: the unchanged one and draws of the change."""
+
+
+def preview_command(argv: Sequence[str]) -> int:
+    """Draw the sheet of a `PreviewCommand`."""
+    from facekit.augment_preview import preview_rows
+    from facekit.contact_sheet import contact_sheet
+
+    command = _with_saved(PreviewCommand, argv)
+    if command.output.suffix.lower() != ".png":
+        raise ValueError(f"`output` must end in .png. Received: {command.output}.")
+    index = open_people(command.directory, "directory")
+    people = np.random.default_rng(command.seed).permutation(len(index.people))[: command.pictures]
+    positions = np.searchsorted(index.labels, people)
+    images = list(PictureLoader(index, command.image_size, read=reader(index.root)).load(positions))
+    titles, rows = preview_rows(
+        images, command.augment.as_mapping(), command.seed, command.columns, crop_margin(command.directory)
+    )
+    write_png(command.output, contact_sheet(rows, titles, max(112, command.image_size)))
+    print(f"{len(rows)} rows of {command.columns} pictures: {command.output}")
+    return 0
+
+
+CommandType = TypeVar("CommandType", IndexCommand, PreviewCommand)
+
+
+def _with_saved(kind: type[CommandType], argv: Sequence[str]) -> CommandType:
+    """A command with training settings: from the file that --config names, changed by the other options."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config", type=Path)
+    given, _ = first.parse_known_args(argv)
+    default = None
+    if given.config:
+        saved = read_settings(given.config, Config)
+        default = kind(**{"directory": saved.train_dir, **saved.model_dump()})
+    return parse(kind, argv, default, program=f"dataset.py {kind.__name__.removesuffix('Command').lower()}")
+
+
+def check_command(argv: Sequence[str]) -> int:
+    """Look for what is broken, doubled, of bad quality or in the wrong folder."""
+    import checking
+
+    return checking.main(argv)
+
+
+def pack_command(argv: Sequence[str]) -> int:
+    """Put a folder's pictures into a few large files."""
+    import packing
+
+    tyro.cli(packing.pack_command, args=argv, use_underscores=True, prog="dataset.py pack")
+    return 0
+
+
+COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "index": ("what a folder holds, and what training would make of it", index_command),
+    "check": ("the doctor: what is broken, doubled, of bad quality or in the wrong folder", check_command),
+    "hold_out": ("people to test on, and pairs of them", hold_out_command),
+    "preview": ("a contact sheet of the random changes to training pictures", preview_command),
+    "pack": ("a folder's pictures in a few large files, for network disks", pack_command),
+}
+"""What can be done with a folder, by name: a few words, and the function that takes the other arguments."""
+
+USAGE = "usage: python dataset.py COMMAND [options], or --help after the command\n\n" + "\n".join(
+    f"  {name:<9} {words}" for name, (words, _) in COMMANDS.items()
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns its exit code: 0 done, 2 wrong input."""
-    import tyro
-
-    commands: dict[str, Callable[..., None]] = {"index": index_command, "hold_out": hold_out_command}
+    """Run a subcommand; returns its exit code: 0 done, 1 (check) something found, 2 wrong input, 130 stopped."""
+    name, *options = (sys.argv[1:] if argv is None else list(argv)) or [""]
+    if name not in COMMANDS:
+        asked = name in ("-h", "--help")
+        print(USAGE if asked else f"error: no command {name!r}\n{USAGE}", file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
     try:
-        tyro.extras.subcommand_cli_from_dict(commands, args=argv, use_underscores=True, description=SUMMARY)
+        return COMMANDS[name][1](options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from config import Config
 from dataset import validation_pairs
+from facekit.files import write_text
 from facekit.images import UnreadableImageError, read_square
 from facekit.index import PeopleIndex
+from facekit.loading import read_picture
 from facekit.manifest import crop_folder
+from facekit.packed import reader
 from facekit.protocols import read_triplets
+from facekit.tables import csv_text
 from facekit.validation import Embed, HeldOut, ordered_share
+
+# Pictures named on the console; all of them are in a file.
+NAMED = 10
 
 
 def check_same_recipe(config: Config) -> None:
@@ -41,10 +49,10 @@ def held_out_people(index: PeopleIndex, config: Config) -> HeldOut:
         ValueError: no genuine or no impostor pair is left.
     """
     pairs = validation_pairs(index, config)
-    images, failures = {}, {}
+    images, failures, read = {}, {}, reader(index.root)
     for name in pairs.pictures():
         try:
-            images[name] = read_square(index.root / name, config.image_size)
+            images[name] = read_picture(read, index.root, name, config.image_size)
         except UnreadableImageError as error:
             failures[name] = str(error)
     report_failures(failures, "their pairs are left out of validation")
@@ -75,9 +83,19 @@ def triplet_measure(config: Config) -> Callable[[Embed], dict[str, float]]:
     return lambda embed: {"triplets_ordered": ordered_share(embed(images), rows)}
 
 
-def report_failures(failures: Mapping[str, str], consequence: str) -> None:
-    """Name the pictures that could not be read: their reasons by their names."""
-    if failures:
-        print(f"{len(failures)} pictures could not be read; {consequence}:", file=sys.stderr)
-    for reason in list(failures.values())[:10]:
+def report_failures(failures: Mapping[str, str], consequence: str, file: Path | None = None) -> None:
+    """Name the pictures that could not be read: their reasons by their names.
+
+    Args:
+        failures: the reason for each picture.
+        consequence: what was done about them.
+        file: where all of them are written down; without, the first ten are told.
+    """
+    if not failures:
+        return
+    print(f"{len(failures)} pictures could not be read; {consequence}:", file=sys.stderr)
+    for reason in list(failures.values())[:NAMED]:
         print(f"  {reason}", file=sys.stderr)
+    if file:
+        write_text(file, csv_text([("path", "reason"), *sorted(failures.items())]))
+        print(f"  All of them: {file}", file=sys.stderr)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 
 from config import Config
-from dataset import Split
 from facekit.bootstrap import score_intervals
 from facekit.bundle import BundleRecord, Threshold, read_network, write_bundle
 from facekit.manifest import crop_folder
@@ -14,6 +13,7 @@ from facekit.thresholds import best_accuracy_threshold, threshold_at_fmr
 from facekit.trainer import Embedder
 from facekit.validation import HeldOut
 from runs import RunFolder
+from splits import Split
 
 
 def choose_threshold(config: Config, held_out: HeldOut) -> Threshold:

@@ -16,10 +16,18 @@ from facekit.files import check_writable, write_text
 from facekit.settings import read_settings
 
 if TYPE_CHECKING:
-    from dataset import Split
+    from splits import Split
+
+# How pictures are read: the same pictures, sooner or later.
+READING = {"cache", "cache_gb", "cache_dir", "read_threads"}
+
+# These say where a run lives and how it reads, not what it is: runs do not differ by them.
+PLACES = {"name", "runs_dir", "checkpoint_dir", "tensorboard_dir"} | READING
 
 # A resumed run may change these; anything else would make it another run.
-MAY_CHANGE = {"runs_dir", "epochs", "early_stopping_patience", "checkpoint_steps", "target_fmr", "stop_on_collapse"}
+MAY_CHANGE = {
+    "runs_dir", "epochs", "early_stopping_patience", "checkpoint_steps", "target_fmr", "stop_on_collapse", *READING,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,11 @@ class RunFolder:
     def best(self) -> Path:
         """The network of the best epoch."""
         return self.checkpoints / "best.keras"
+
+    @property
+    def unreadable(self) -> Path:
+        """The training pictures that could not be read, with the reason."""
+        return self.root / "unreadable.csv"
 
     @property
     def bundle(self) -> Path:

@@ -80,14 +80,14 @@ class Session:
     """
 
     def __init__(self, config: Config, folder: RunFolder, index: PeopleIndex):
-        from dataset import steps_per_epoch
+        from dataset import fitted, steps_per_epoch
         from facekit.callbacks import Best, History, LearningRate
         from facekit.layers import freeze
         from facekit.trainer import Embedder
         from model import build_embedding_model
 
         self.config, self.folder, self.index = config, folder, index
-        self.parts = config.parts
+        self.parts = tuple(fitted(part, index) for part in config.parts)
         self.steps = [steps_per_epoch(index, part) for part in self.parts]
         runtime.seed_everything(config.seed)
         self.network = build_embedding_model(config)

@@ -15,9 +15,9 @@ import datetime
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import ceil, isfinite
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import Config
 from facekit import runtime
@@ -39,18 +39,22 @@ if TYPE_CHECKING:
 
     from facekit.bundle import BundleRecord
     from facekit.loading import PictureLoader
+    from facekit.stream import WaitMeter
     from facekit.validation import Embed, HeldOut
     from session import Session
 
 
-Measure = Callable[[], dict[str, float]]
-Asked = Callable[[], bool]
+class Hooks(NamedTuple):
+    """What the callbacks of a run ask."""
 
-# These say where a run lives, not what it is: runs do not differ by them.
-PLACES = {"name", "runs_dir", "checkpoint_dir", "tensorboard_dir"}
+    measure: Callable[[], dict[str, float]]
+    """Figures on held-out people, after an epoch."""
 
-# Epochs of a run of which TensorBoard gets pictures: about 0.9 MB each, and it shows ten.
-MOST_DRAWN = 10
+    asked: Callable[[], bool]
+    """Whether to stop after this step."""
+
+    meter: WaitMeter
+    """How long training has waited for pictures."""
 
 
 class TrainCommand(Config):
@@ -99,8 +103,8 @@ def epoch_line(epoch: int, logs: dict[str, Any], epochs: int, do_nothing: Callab
         f"epoch {epoch + 1}/{epochs}  loss {logs['loss']:.3f} (collapsed: {do_nothing():.3f})  "
         f"active {logs['active']:.0%}  {classes}d(a,p) {logs['positive_distance']:.2f}  "
         f"d(a,n) {logs['negative_distance']:.2f}  {memory}lr {logs['learning_rate']:.1e}  "
-        f"{logs['images_per_second']:.0f} images/s  |  held-out people: AUC {logs['auc']:.3f}  "
-        f"accuracy {logs['accuracy']:.3f}  EER {logs['eer']:.3f}"
+        f"{logs['images_per_second']:.0f} images/s (waiting {logs['waiting']:.0%})  |  held-out people: "
+        f"AUC {logs['auc']:.3f}  accuracy {logs['accuracy']:.3f}  EER {logs['eer']:.3f}"
     )
 
 
@@ -117,30 +121,36 @@ def fit(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[str, f
         NonFiniteLossError: the loss is no number any more.
         CollapseError: all embeddings have become one point.
     """
-    from facekit.loading import PictureLoader
+    from dataset import make_loader
+    from facekit.stream import WaitMeter
     from held_out import report_failures
+    from watching import keep_embeddings, tensorboard
 
-    loader = PictureLoader(session.index, session.config.image_size)
+    loader, meter = make_loader(session.index, session.config), WaitMeter()
     watchers = [tensorboard(session, held_out), keep_embeddings(session, held_out)]
 
     def measure() -> dict[str, float]:
-        return held_out.measure(session.embed) | more(session.embed)
+        figures = held_out.measure(session.embed) | more(session.embed)
+        return figures | {"unreadable": float(len(loader.failures))}
 
-    with runtime.stop_requests("saving after this step") as asked:
-        for number in session.stages():
-            if len(session.parts) > 1 and not session.stage_done:
-                print(f"Stage {number + 1} of {len(session.parts)}: {stage_words(session.part)}.")
-            fit_stage(session, loader, chain(session, held_out, watchers, (measure, asked)))
-    report_failures(loader.failures, "others of the same person stood in")
+    try:
+        with runtime.stop_requests("saving after this step") as asked:
+            for number in session.stages():
+                if len(session.parts) > 1 and not session.stage_done:
+                    print(f"Stage {number + 1} of {len(session.parts)}: {stage_words(session.part)}.")
+                around = chain(session, held_out, watchers, Hooks(measure, asked, meter))
+                fit_stage(session, loader, meter, around)
+    finally:
+        report_failures(loader.failures, "others of the same person stood in", session.folder.unreadable)
 
 
 def chain(
-    session: Session, held_out: HeldOut, watchers: list[keras.callbacks.Callback], parts: tuple[Measure, Asked]
+    session: Session, held_out: HeldOut, watchers: list[keras.callbacks.Callback], hooks: Hooks
 ) -> list[keras.callbacks.Callback]:
     """What happens around the steps of the stage under way. In this order: what measures, judges, writes down."""
     from facekit import callbacks
+    from facekit.stream import Waiting
 
-    measure, asked = parts
     part, steps = session.part, session.steps[session.number]
     do_nothing = partial(session.trainer.objective.do_nothing_value, *usual_keys(part))
     line = partial(epoch_line, epochs=session.epochs, do_nothing=do_nothing)
@@ -148,13 +158,14 @@ def chain(
         callbacks.StepCounter(),
         session.rate,
         callbacks.Watch(part.pictures_per_step),
-        callbacks.Verification(measure),
+        Waiting(hooks.meter),
+        callbacks.Verification(hooks.measure),
         *monitors(session, held_out, do_nothing),
         session.best,
         session.history,
         *watchers,
         callbacks.Console(steps, line, print),
-        callbacks.Keeper(session.save, steps, asked, part.checkpoint_steps),
+        callbacks.Keeper(session.save, steps, hooks.asked, part.checkpoint_steps),
     ]
 
 
@@ -186,7 +197,9 @@ def say(sentence: str) -> None:
     tqdm.write(sentence, file=sys.stdout)
 
 
-def fit_stage(session: Session, loader: PictureLoader, callbacks: list[keras.callbacks.Callback]) -> None:
+def fit_stage(
+    session: Session, loader: PictureLoader, meter: WaitMeter, callbacks: list[keras.callbacks.Callback]
+) -> None:
     """Train from the session's step to the end of the stage under way."""
     from dataset import training_stream
 
@@ -196,10 +209,11 @@ def fit_stage(session: Session, loader: PictureLoader, callbacks: list[keras.cal
         # A stage stopped inside an epoch first ends that epoch; then all others go in one call.
         last = epoch + 1 if done else part.epochs
         count = last * steps - session.step
-        stream = training_stream(session.index, part, loader, before + session.step, count, session.neighbours)
+        numbers = range(before + session.step, before + session.step + count)
+        stream = training_stream(session.index, part, loader, numbers, session.neighbours)
         with loader.errors_named():
             session.trainer.fit(
-                stream,
+                meter.watch(stream),
                 initial_epoch=session.epochs_before + epoch,
                 epochs=session.epochs_before + last,
                 steps_per_epoch=steps - done,
@@ -207,48 +221,6 @@ def fit_stage(session: Session, loader: PictureLoader, callbacks: list[keras.cal
                 shuffle=False,
                 verbose=0,
             )
-
-
-def tensorboard(session: Session, held_out: HeldOut) -> keras.callbacks.Callback:
-    """The callback that writes TensorBoard's event files, which go on where the session's history ends."""
-    from facekit.setting_table import flat, settings_markdown
-    from facekit.tensorboard import About, Sources, TensorBoard, forget_after
-    from facekit.validation import CHIEF_FIGURES, HELD_OUT_FIGURES
-
-    folder, rows = session.folder.tensorboard, session.history.rows
-    forget_after(folder, int(rows[-1]["epoch"]) if rows else 0)
-    settings = flat(session.config.model_dump(mode="json"))
-    text = settings_markdown(settings, flat(Config().model_dump(mode="json")))
-    told = {name: value for name, value in settings.items() if name not in PLACES}
-    sources = Sources(
-        held_out=HELD_OUT_FIGURES,
-        chief=CHIEF_FIGURES,
-        is_best=lambda epoch: session.best.state["epoch"] == epoch,
-        distances=held_out.class_distances,
-        pictures=held_out.pictures,
-    )
-    about = About(session.config.name, told, {"config": text})
-    return TensorBoard(folder, sources, about, pictures_every=ceil(session.epochs / MOST_DRAWN))
-
-
-def keep_embeddings(session: Session, held_out: HeldOut) -> keras.callbacks.Callback:
-    """The callback that keeps embeddings of held-out people: each epoch's for the map, the best's to turn about."""
-    from facekit import embedding_map, projector
-    from facekit.callbacks import AfterEpoch
-    from facekit.validation import pictures_of_most
-
-    board, folder = session.folder.tensorboard, session.folder.root / embedding_map.FOLDER
-    points = pictures_of_most(held_out.people, projector.MOST_POINTS)[: projector.MOST_POINTS]
-    mapped = pictures_of_most(held_out.people, embedding_map.MOST_PEOPLE, embedding_map.MOST_EACH)
-    projector.write_faces(board, *held_out.pictures_at(points))
-    embedding_map.begin(folder, *held_out.pictures_at(mapped))
-
-    def keep(epoch: int) -> None:
-        embedding_map.keep(folder, epoch + 1, held_out.embeddings[mapped])
-        if session.best.state["epoch"] == epoch:
-            projector.write_points(board, held_out.embeddings[points], held_out.images.shape[1])
-
-    return AfterEpoch(keep)
 
 
 def stage_words(part: Config) -> str:
@@ -296,10 +268,11 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
         ValueError: something in the data or the settings is wrong; in one sentence.
         KeyboardInterrupt: asked to stop; the state is saved.
     """
-    from dataset import make_split
     from held_out import check_same_recipe, held_out_people, triplet_measure
     from product import write_product
     from session import Session, check_stages
+    from splits import make_split
+    from watching import draw_map
 
     folder = RunFolder.of(config)
     if not resume:
@@ -327,19 +300,6 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
     record = write_product(config, split, held_out, session.steps_taken, session.best.state["epoch"] + 1)
     draw_map(folder, session.history.rows)
     return record
-
-
-def draw_map(folder: RunFolder, rows: Sequence[dict[str, float]]) -> None:
-    """Draw embedding_map.gif of the embeddings kept; a picture less must not cost a run its product."""
-    from facekit import embedding_map
-
-    try:
-        course = embedding_map.read_course(folder.root / embedding_map.FOLDER)
-        figures = {int(row["epoch"]): row["auc"] for row in rows}
-        embedding_map.draw(course, figures, folder.root / embedding_map.GIF)
-        print(f"How held-out people gathered, epoch by epoch: {folder.root / embedding_map.GIF}")
-    except (ValueError, OSError) as error:
-        print(f"No {embedding_map.GIF}: {error}", file=sys.stderr)
 
 
 def closing_words(config: Config, record: BundleRecord) -> str:

@@ -140,9 +140,9 @@ def validation_scores(folder: Path) -> Scores:
     """Distances of a run's best network on its validation pairs, kept beside it."""
     kept = folder / "validation_scores.npz"
     if not kept.exists():
-        from dataset import make_split
         from facekit.trainer import Embedder
         from held_out import held_out_people
+        from splits import make_split
 
         config = read_settings(folder / "config.json", Config)
         held_out = held_out_people(make_split(config).validation, config)

@@ -30,7 +30,7 @@ from facekit.run_plots import Line, runs_figure
 from facekit.setting_table import Value, flat
 from facekit.settings import Settings, parse
 from facekit.tables import csv_text
-from train import PLACES
+from runs import PLACES
 
 _LONGEST = 40
 

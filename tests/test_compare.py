@@ -75,11 +75,11 @@ def cells(text: str) -> dict[str, dict[str, str]]:
 def test_only_the_settings_that_differ_are_columns(tmp_path, capsys):
     folders = [
         make_run(tmp_path, "a", loss="circle", dropout=0.5),
-        make_run(tmp_path, "b", loss="supcon", dropout=0.5, augment={"flip_probability": 0.1}),
+        make_run(tmp_path, "b", loss="supcon", dropout=0.5, augment={"flip": {"probability": 0.1}}),
     ]
     columns = list(cells(said(folders, capsys))["a"])
     before, after = columns.index("run"), columns.index("done")
-    assert columns[before + 1 : after] == ["augment.flip_probability", "loss"]
+    assert columns[before + 1 : after] == ["augment.flip.probability", "loss"]
 
 
 def test_the_same_folder_typed_otherwise_is_no_difference(tmp_path, capsys):

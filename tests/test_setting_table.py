@@ -28,7 +28,7 @@ def test_groups_and_lists_become_one_line_each():
 def test_all_settings_of_a_run_become_plain_values():
     values = flat(Config().model_dump(mode="json"))
     assert all(value is None or isinstance(value, bool | int | float | str) for value in values.values())
-    assert values["augment.flip_probability"] == 0.5 and values["loss"] == "tuplet_margin"
+    assert values["augment.flip.probability"] == 0.5 and values["loss"] == "tuplet_margin"
 
 
 def test_changed_settings_come_first_with_their_defaults():

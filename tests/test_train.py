@@ -20,7 +20,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from apps import compare
 from config import Config
-from dataset import make_split
 from facekit import callbacks, runtime
 from facekit.bundle import read_network, read_record
 from facekit.callbacks import learning_rate_at
@@ -29,6 +28,7 @@ from facekit.images import read_image
 from facekit.objective import PAIR_FIGURES
 from facekit.settings import read_settings
 from facekit.validation import FIGURES, ordered_share
+from splits import make_split
 
 ROOT = Path(__file__).resolve().parent.parent
 
