@@ -18,7 +18,8 @@ from examining import Tie
 from facekit.copies import groups
 from facekit.examination import Examined
 from facekit.findings import DEFECTS, KINDS, Finding
-from facekit.label_noise import Doubles, Misfits, Splits
+from facekit.folder_doubts import Doubles, Splits
+from facekit.label_noise import Misfits
 from facekit.manifest import Row
 from facekit.quality import NAMES, PIXELS, Limit, eye_distances, pose
 

@@ -28,8 +28,9 @@ _NUMBERS = {
     "many_faces": "{:.0f} faces.",
     "too_small": "{:.0f} pixels.",
     "blurred": "Sharpness {:.3f}.",
-    "dark": "Figure {:.3f}.",
-    "bright": "Figure {:.3f}.",
+    "dark": "Brightness {:.3f}.",
+    "bright": "Brightness {:.3f}.",
+    "clipped": "{:.2f} of the pixels.",
     "turned": "{:.0f} degrees.",
 }
 _MAGNITUDES = ("wrong_label", "two_people", "turned")

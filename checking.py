@@ -65,7 +65,7 @@ class CheckConfig(Settings):
     """Mean grey, 0 to 1, above which a picture is overexposed. LFW's crops: 1 % above 0.72."""
 
     max_clipped: float = Field(0.3, ge=0, le=1)
-    """Share of black and white pixels above which a picture is overexposed. LFW's crops: 1 % above 0.05."""
+    """Share of black and white pixels above which a picture is clipped. LFW's crops: 1 % above 0.05."""
 
     max_yaw: float = Field(50.0, ge=0, le=90)
     """Degrees to either side, from the landmarks (crops only): above, half of the face is out of sight."""
@@ -92,7 +92,8 @@ class CheckConfig(Settings):
             "too_small": (Limit("side", least=self.min_side), Limit("eye_distance", least=self.min_eye_distance)),
             "blurred": (Limit("sharpness", least=self.min_sharpness),),
             "dark": (Limit("brightness", least=self.min_brightness),),
-            "bright": (Limit("brightness", most=self.max_brightness), Limit("clipped", most=self.max_clipped)),
+            "bright": (Limit("brightness", most=self.max_brightness),),
+            "clipped": (Limit("clipped", most=self.max_clipped),),
             "turned": (Limit("yaw", most=self.max_yaw), Limit("pitch", most=self.max_pitch)),
         }
 
@@ -202,17 +203,17 @@ def model_words(view: ModelView) -> list[str]:
     able = int(np.isfinite(view.misfits.margin).sum())
     lines = [
         f"Labels: {able:,} of {len(view.labels):,} pictures could be compared with their folder. About "
-        f"{wrong.share:.1%} of them seem to be somebody else (an upper estimate). {wrong.found:,} are below the "
-        f"threshold; about {wrong.expected_right:.0f} of these are expected to be right all the same "
-        f"({wrong.expected_right / max(1, able):.2%} of all)."
+        f"{100 * wrong.share:.1f} % of them seem to be somebody else (an upper estimate). {wrong.found:,} are "
+        f"below the threshold; about {wrong.expected_right:.0f} of these are expected to be right all the same "
+        f"({100 * wrong.expected_right / max(1, able):.2f} % of all)."
         if wrong.found
         else f"Labels: {able:,} of {len(view.labels):,} pictures could be compared with their folder; the model "
         "cannot tell a wrong label from a right one there with the precision asked for."
     ]
     if np.isfinite(view.doubles.threshold):
         lines.append(
-            f"Folders alike: {len(view.doubles.pairs):,} pairs above a cosine of {view.doubles.threshold:.3f}, "
-            f"where about {view.doubles.expected_false:g} of two different people is expected by chance."
+            f"Pairs of folders alike (a cosine above {view.doubles.threshold:.3f}): {len(view.doubles.pairs):,}; "
+            f"{view.doubles.expected_false:g} or fewer of two different people are expected by chance."
         )
     if split.found:
         lines.append(
@@ -297,7 +298,7 @@ def _ask_model(
     asked: Callable[[], bool],
 ) -> tuple[ModelView, int]:
     """What the model says of the pictures, and how many gave it no face."""
-    from facekit import label_noise
+    from facekit import folder_doubts, label_noise
     from kept_embeddings import embed_folder
 
     rows = embed_folder(verifier, command.directory, folder.pictures, output, asked)
@@ -307,7 +308,7 @@ def _ask_model(
     trusted = spoken[seen]
     misfits = label_noise.misfits(shown, own, trusted, command.precision, command.min_pictures)
     trusted = trusted & ~misfits.wrong
-    splits = label_noise.splits(shown, own, trusted, command.precision)
+    splits = folder_doubts.splits(shown, own, trusted, command.precision)
     view = ModelView(
         people.tolist(),
         labels,
@@ -318,7 +319,7 @@ def _ask_model(
             other=_among_all(misfits.other, seen, 0),
             wrong=_among_all(misfits.wrong, seen, False),
         ),
-        label_noise.doubles(shown, own, trusted, command.false_doubles),
+        folder_doubts.doubles(shown, own, trusted, command.false_doubles),
         replace(splits, part=_among_all(splits.part, seen, -1)),
     )
     return view, int((~seen).sum())

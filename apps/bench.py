@@ -4,6 +4,8 @@ In:  the name of what to measure, and its settings.
 Out: a Markdown table on stdout, a row at a time as the measurements end; notes on stderr.
 Run: python -m apps.bench model --image_size 112 --backbones small resnet18
      python -m apps.bench losses
+     python -m apps.bench index
+     python -m apps.bench crop
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from apps.bench_crop import CropBench, bench_crop
+from apps.bench_index import IndexBench, bench_index
 from apps.bench_losses import LossBench, bench_losses
 from apps.timing import device, median_seconds, row
 from combinations import SMALLEST_IMAGE
@@ -173,6 +177,8 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "model": Command(ModelBench, bench_models),
     "losses": Command(LossBench, bench_losses),
+    "index": Command(IndexBench, bench_index),
+    "crop": Command(CropBench, bench_crop),
 }
 """What can be measured, by its name on the command line."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +91,7 @@ def bench_index(settings: IndexBench) -> Iterator[str]:
         raise ValueError(f"`cold` must write {CACHES}, which this system or user does not allow.")
     every = [counts_like_casia(pictures) for pictures in settings.pictures]
     state = "nothing of the disk in memory" if settings.cold else "the disk's folders in memory"
-    yield f"Seconds unless said otherwise; first index with {state}; {os.cpu_count()} cores.\n"
+    yield f"Seconds by the clock (of all cores); first index with {state}; {os.cpu_count()} cores.\n"
     tables = [_measured(counts, settings) for counts in every]
     yield row(["pictures", *(f"{counts.sum():,}" for counts in every)])
     yield row(["---", *["---:"] * len(every)])
@@ -124,11 +124,12 @@ def _of_index(root: Path, settings: IndexBench) -> dict[str, str]:
     if settings.cold:
         os.sync()
         CACHES.write_text("3", encoding="ascii")
-    first, index = _timed(lambda: index_people(root))
-    again, _ = _timed(lambda: index_people(root))
+    first = _timed(lambda: index_people(root))
+    again = _timed(lambda: index_people(root))
+    index = first.result
     added = root / index.people[0] / "new.jpg"
     added.write_bytes(b"x")
-    changed, _ = _timed(lambda: index_people(root))
+    changed = _timed(lambda: index_people(root))
     added.unlink()
     filters: dict[str, Callable[[], Any]] = {
         "people with at least 20": lambda: index.with_at_least(20),
@@ -136,12 +137,12 @@ def _of_index(root: Path, settings: IndexBench) -> dict[str, str]:
         "without a tenth of the pictures": lambda: index.without_pictures(index.paths[::10]),
     }
     return {
-        "first index": f"{first:.2f}",
-        "index again, nothing changed": f"{again:.3f}",
-        "index again, a picture added": f"{changed:.3f}",
+        "first index": str(first),
+        "index again, nothing changed": str(again),
+        "index again, a picture added": str(changed),
         "kept file, MB": f"{index_file.place(root).stat().st_size / 1e6:.1f}",
         "index in memory, MB (most while made)": _memory(lambda: index_people(root)),
-        **{name: f"{_timed(call)[0]:.3f}" for name, call in filters.items()},
+        **{name: str(_timed(call)) for name, call in filters.items()},
     }
 
 
@@ -158,14 +159,15 @@ def _of_draws(counts: NDArray[np.int64], settings: IndexBench) -> dict[str, str]
     }
     results = {}
     for name, make in samplers.items():
-        first, (sampler, batch) = _timed(partial(_made_and_used, make))
-        late, _ = _timed(partial(sampler.batch, 10**6))
-        seconds, _ = _timed(partial(_some, sampler, settings.batches))
-        results[f"{name}: pictures/s"] = f"{batch.size * settings.batches / seconds:,.0f}"
-        results[f"{name}: first batch, batch 1,000,000, ms"] = f"{1000 * first:.0f}, {1000 * late:.0f}"
+        first = _timed(partial(_made_and_used, make))
+        sampler, batch = first.result
+        late = _timed(partial(sampler.batch, 10**6))
+        some = _timed(partial(_some, sampler, settings.batches))
+        results[f"{name}: pictures a CPU second"] = f"{batch.size * settings.batches / some.cpu:,.0f}"
+        results[f"{name}: first batch; batch 1,000,000"] = f"{first}; {late}"
     steps = round(len(labels) / (PEOPLE_A_BATCH * 4))
-    results["what an epoch shows"] = f"{_timed(lambda: count_epoch(sampler, steps, labels))[0]:.2f}"
-    results["3,000 pairs to verify on"] = f"{_timed(lambda: verification_pairs(labels, 3000, 0))[0]:.3f}"
+    results["what an epoch shows"] = str(_timed(lambda: count_epoch(sampler, steps, labels)))
+    results["3,000 pairs to verify on"] = str(_timed(lambda: verification_pairs(labels, 3000, 0)))
     return results
 
 
@@ -179,11 +181,21 @@ def _some(sampler: Sampler, batches: int) -> None:
         sampler.batch(step)
 
 
-def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of a call, and what it gave."""
-    start = time.perf_counter()
+class Cost(NamedTuple):
+    """Seconds of a call by the clock and of all cores, and what the call gave."""
+
+    wall: float
+    cpu: float
+    result: Any
+
+    def __str__(self) -> str:
+        return f"{self.wall:.3f} ({self.cpu:.3f})"
+
+
+def _timed(call: Callable[[], Any]) -> Cost:
+    wall, cpu = time.perf_counter(), time.process_time()
     result = call()
-    return time.perf_counter() - start, result
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu, result)
 
 
 def _memory(call: Callable[[], Any]) -> str:

@@ -26,7 +26,7 @@ WINDOW = 80
 # as an aligned crop around the same middle.
 _FACE_BOX = (0.015, -0.18, 0.876, 1.18)
 _ROOMY_SQUARE = (-0.404, -0.577, 1.742, 1.742)
-# Logistic fit, over LFW, of which of dlib's squares hold a face of MTCNN's: above 0.9 from its own threshold, 0, on.
+# Logistic fit, over LFW, of which of dlib's squares hold a face of MTCNN's: above 0.9 from its threshold, 0, on.
 _SLOPE, _OFFSET = 9.0, 2.4
 
 

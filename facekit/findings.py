@@ -26,13 +26,13 @@ KINDS: dict[str, tuple[str, str]] = {
     "too_small": ("Too small", "Too few pixels for a face."),
     "blurred": ("Blurred", "Less fine detail than a face has."),
     "dark": ("Underexposed", "The face is nearly black."),
-    "bright": ("Overexposed", "The face is nearly white, or much of it has lost its detail."),
+    "bright": ("Overexposed", "The face is nearly white."),
+    "clipped": ("Clipped", "Much of the face is plain black or plain white: its detail is lost."),
     "turned": ("Turned away", "The face is turned or tilted far from the camera."),
 }
 """Kinds of findings, the gravest first: their names for people, and what they mean."""
 
 DEFECTS = ("not_permitted", "unreadable", "empty", "truncated", "not_a_picture")
-QUALITY = ("too_small", "blurred", "dark", "bright", "turned")
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,14 @@ def pair_of(numbers: Numbers) -> tuple[Numbers, Numbers]:
     So the first n (n - 1) / 2 numbers are the pairs of n things (the combinatorial number system).
 
     Args:
-        numbers: int64 below 2^50, where the square root is still good to less than 1.
+        numbers: int64 from 0, below 2^49: the pairs of 33 million things.
 
     Returns:
         i and j, of the shape of `numbers`.
     """
+    # Right as it stands: the root is whole where a pair starts, and below 2^49 it falls short by more than rounding
+    # mends before.
     second = ((1 + np.sqrt(8.0 * numbers + 1)) / 2).astype(np.int64)
-    # The square root may round to the next whole number.
-    second -= second * (second - 1) // 2 > numbers
-    second += second * (second + 1) // 2 <= numbers
     return numbers - second * (second - 1) // 2, second
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from facekit import aligner_views
+from facekit import aligner_training, aligner_views
 from facekit.aligner import (
     EYES_PER_HEIGHT,
     SIDE,
@@ -14,6 +14,7 @@ from facekit.aligner import (
     around,
     central_square,
     eye_distance,
+    face_size,
     look,
     square_place,
     to_picture,
@@ -69,6 +70,14 @@ def dotted(points, size):
 def brightest_near(grey, points):
     """Whether each point lies on a bright pixel."""
     return [bool(grey[int(round(y)), int(round(x))] > 100) for x, y in points]
+
+
+def middle_of_light(grey, point):
+    """The mean place of the light within 4 pixels of a point."""
+    left, top = np.round(point).astype(int) - 4
+    light = grey[top : top + 9, left : left + 9].astype(float)
+    rows, columns = np.mgrid[top : top + 9, left : left + 9]
+    return (columns * light).sum() / light.sum(), (rows * light).sum() / light.sum()
 
 
 # Kept pictures
@@ -151,6 +160,8 @@ def test_mirrored_points_lie_where_the_mirrored_face_has_them(faces, monkeypatch
             continue
         pixels = (there + 1) * (SIDE / 2) - 0.5
         assert all(brightest_near(view, pixels)), seed
+        if face_size(there) > 0.35:  # close enough for the eyes' dots to stand apart
+            np.testing.assert_allclose([middle_of_light(view, eye) for eye in pixels[:2]], pixels[:2], atol=0.3)
         assert there[0, 0] < there[1, 0] and there[3, 0] < there[4, 0]
         mirrored += np.random.default_rng(seed).random() < 0.5
     assert 0 < mirrored < 12
@@ -267,6 +278,12 @@ def test_an_untrained_network_points_to_the_middle_and_not_beyond_the_view():
     assert np.abs(answers).max() < 0.5
 
 
+def test_a_point_is_the_mean_of_cell_middles():
+    kernel = np.asarray(build_aligner().get_layer("mean_place").kernel)
+    cells = [((column + 0.5) / 16 * 2 - 1, (row + 0.5) / 16 * 2 - 1) for row in range(16) for column in range(16)]
+    np.testing.assert_allclose(kernel, cells, atol=1e-6)
+
+
 def test_brightness_and_contrast_of_a_view_change_nothing():
     network = build_aligner()
     view = np.random.default_rng(0).integers(50, 150, (1, SIDE, SIDE, 1))
@@ -322,9 +339,13 @@ def eager():
     tf.config.run_functions_eagerly(False)
 
 
-def test_a_stopped_training_goes_on_to_the_same_weights(faces, tmp_path, eager):
+def test_a_stopped_training_goes_on_to_the_same_weights(faces, tmp_path, eager, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(aligner_training, "draw_batch", lambda *given: seeds.append(given[3]) or draw_batch(*given))
     numbers = {"epochs": 2, "steps": 2, "batch_size": 4, "seed": 2}
-    whole = train_aligner([faces], [1.0], **numbers)
+    of_whole: list[tuple[int, float]] = []
+    whole = train_aligner([faces], [1.0], **numbers, on_epoch=lambda *call: of_whole.append(call))
+    assert sorted(seeds) == [(2, step) for step in range(4)]
     calls = []
 
     def stop(epoch, loss):
@@ -335,7 +356,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights(faces, tmp_path, eager):
     with pytest.raises(KeyboardInterrupt):
         train_aligner([faces], [1.0], **numbers, state=state, on_epoch=stop)
     resumed = train_aligner([faces], [1.0], **numbers, state=state, on_epoch=lambda *call: calls.append(call))
-    assert [epoch for epoch, _ in calls] == [1, 2] and all(np.isfinite(loss) for _, loss in calls)
+    # The loss is the mean of one epoch, not of all since the start.
+    np.testing.assert_allclose(calls, of_whole, rtol=1e-4)
     for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 

@@ -38,7 +38,7 @@ def test_nothing_is_on_unless_named(pictures):
 @pytest.mark.parametrize("name", NAMES)
 def test_each_changes_every_picture_when_it_is_certain(name, pictures):
     before = pictures.copy()
-    out = always(name, 0.05 if name == "blur" else None)(pictures, 0, 5)
+    out = always(name, 0.2 if name == "blur" else None)(pictures, 0, 5)
     assert out.dtype == np.uint8 and out.shape == pictures.shape
     changed = (out != pictures).any(axis=(1, 2, 3)).mean()
     # A small draw may leave a picture as it is.

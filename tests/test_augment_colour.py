@@ -115,6 +115,13 @@ def test_several_pictures_get_their_own_maps(picture):
     np.testing.assert_allclose(spreads, np.array([0.6, 1.0, 1.4]) * (picture / 2).std(), rtol=0.01)
 
 
+def test_a_batch_may_mix_pictures_with_and_without_contrast_and_colour(picture):
+    parts = [brightness(row(0.6), 0.2), contrast(row(0.1), 0.4), saturation(row(0.9), 0.5)]
+    batch = ColourMaps(np.concatenate(parts))
+    for place, part in enumerate(parts):
+        np.testing.assert_array_equal(batch.apply(place, picture), changed(picture, part))
+
+
 def test_strengths_bound_the_draws(rng):
     many = rng.random((1000, 1))
     factors = contrast(many, 0.3)[:, 0, 0]

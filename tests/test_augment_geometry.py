@@ -153,6 +153,13 @@ def test_one_warp_of_four_channels_has_the_pixels_of_three(rng):
         np.testing.assert_allclose(warp(noise, matrix).astype(int), expected.astype(int), atol=1)
 
 
+def test_a_batch_may_mix_mirrors_turns_and_perspective(picture):
+    parts = [rotation(draws(0.9), 20), perspective(draws([0.1, 0.8]), 0.3), flip(np.empty((1, 0)), 1.0)]
+    batch = Warps(np.concatenate(parts))
+    for place, part in enumerate(parts):
+        np.testing.assert_array_equal(batch.apply(place, picture), warp(picture, part[0]))
+
+
 def test_strengths_bound_the_draws(rng):
     many = rng.random((1000, 2))
     angles = np.degrees(np.arctan2(*rotation(many, 15)[:, [1, 0], 0].T))

@@ -107,8 +107,10 @@ def test_bad_quality_is_found_and_excluded_only_where_asked(folder: Path):
     change(person / "0001.jpg", lambda image: (image * 0.1).astype(np.uint8))
     change(person / "0002.jpg", lambda image: np.clip(image * 1.2 + 130.0, 0, 255).astype(np.uint8))
     change(person / "0003.jpg", lambda image: cv2.resize(image, (30, 30), interpolation=cv2.INTER_AREA))
-    done = check(command(folder))
-    assert found(done) == {
+    kinds = found(check(command(folder)))
+    # What is nearly white is clipped too.
+    assert "person_00005/0002.jpg" in kinds.pop("clipped")
+    assert kinds == {
         "blurred": {"person_00005/0000.jpg"},
         "dark": {"person_00005/0001.jpg"},
         "bright": {"person_00005/0002.jpg"},
@@ -179,7 +181,7 @@ def by_name(paths: list[str]) -> np.ndarray:
         person = path.rsplit("_", 1)[1][1:3]
         centre = np.random.default_rng(int(person)).standard_normal(32)
         own = np.random.default_rng([int(person), ord(path.rsplit("/", 1)[1][0])]).standard_normal(32)
-        rows.append(centre + 0.7 * own)
+        rows.append(centre + 0.5 * own)
     array = np.array(rows, np.float32)
     return array / np.linalg.norm(array, axis=1, keepdims=True)
 
@@ -320,6 +322,16 @@ def test_another_folder_s_check_is_not_written_over(folder: Path, crops: Path):
         check(command(crops, output_dir=folder.parent / "out"))
 
 
+def counting(embed: Any, numbers: list[int]) -> Any:
+    """The function, which also notes how many pictures it was given."""
+
+    def embed_counted(images: Any) -> np.ndarray:
+        numbers.append(len(images))
+        return embed(images)
+
+    return embed_counted
+
+
 def test_embeddings_are_kept_and_only_changed_pictures_are_embedded_again(
     folder: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -327,14 +339,12 @@ def test_embeddings_are_kept_and_only_changed_pictures_are_embedded_again(
     verifier = Verifier(bundle)
     embedded: list[int] = []
     real = verifier.embed_crops
-    monkeypatch.setattr(verifier, "embed_crops", lambda images: embedded.append(len(images)) or real(images))
+    monkeypatch.setattr(verifier, "embed_crops", counting(real, embedded))
     monkeypatch.setattr(kept_embeddings, "PART", 30)
     pictures = examine_pictures(examining.list_pictures(folder), folder)
     first = kept_embeddings.embed_folder(verifier, folder, pictures, tmp_path)
     assert sum(embedded) == 96 and np.linalg.norm(first, axis=1) == pytest.approx(np.ones(96), abs=1e-5)
-    assert np.array_equal(first[5:6], real([read_image(folder / pictures[5].path)]).round(9)) or np.allclose(
-        first[5:6], real([read_image(folder / pictures[5].path)]), atol=1e-5
-    )
+    assert np.allclose(first[5:6], real([read_image(folder / pictures[5].path)]), atol=1e-5)
     embedded.clear()
     assert np.array_equal(kept_embeddings.embed_folder(verifier, folder, pictures, tmp_path), first)
     assert not embedded
@@ -354,7 +364,7 @@ def test_a_stopped_embedding_goes_on(folder: Path, bundle: Path, tmp_path: Path,
         kept_embeddings.embed_folder(verifier, folder, pictures, tmp_path, lambda: next(answers))
     embedded: list[int] = []
     real = verifier.embed_crops
-    monkeypatch.setattr(verifier, "embed_crops", lambda images: embedded.append(len(images)) or real(images))
+    monkeypatch.setattr(verifier, "embed_crops", counting(real, embedded))
     rows = kept_embeddings.embed_folder(verifier, folder, pictures, tmp_path)
     assert sum(embedded) == 96 - 32 and np.isfinite(rows).all()
 

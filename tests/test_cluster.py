@@ -88,9 +88,9 @@ def test_a_shard_whose_worker_is_killed_is_done_again(address, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_shard_that_always_kills_is_named(address):
+def test_a_shard_that_always_kills_is_named(address, tmp_path):
     with pytest.raises(ValueError, match="^5: the workers .*--memory-limit.*allowed-failures"):
-        list(run_shards(die_at_five, [[5]], cluster=address))
+        list(run_shards(partial(die_at_five, tmp_path), [[5]], cluster=address))
 
 
 def test_an_error_is_the_functions_own(address):

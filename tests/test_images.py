@@ -280,6 +280,15 @@ def test_the_declared_size_is_known_without_decoding(rng, width, height, form, o
     assert declared_size(saved(picture, form, **options)) == (width, height)
 
 
+def test_a_jpegs_size_is_found_behind_its_tables(tmp_path, picture):
+    whole = saved(picture, "JPEG")
+    frame, tables, scan = (whole.index(marker) for marker in (b"\xff\xc0", b"\xff\xc4", b"\xff\xda"))
+    moved = whole[:frame] + whole[tables:scan] + whole[frame:tables] + whole[scan:]
+    assert frame < tables < scan and declared_size(moved) == (64, 48)
+    (tmp_path / "a.jpg").write_bytes(moved)
+    assert read_image(tmp_path / "a.jpg").shape == (48, 64, 3)
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from facekit.label_noise import Judged, centred, doubles, judge, misfits, splits
+from facekit.folder_doubts import doubles, splits
+from facekit.label_noise import Judged, centred, judge, misfits
 
 
 def people(
@@ -116,6 +117,26 @@ def test_pictures_that_are_not_trusted_do_not_speak_for_their_folder(rng: np.ran
     assert found.margin[:4].max() < np.quantile(found.margin[trusted], 0.02)
 
 
+def test_further_copies_change_nothing_for_the_others(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("facekit.label_noise.judge", lambda *_given: Judged(-np.inf, 0.0, 0, 0.0))
+    rows, labels = people(rng, 60, 6, 0.5)
+    without = misfits(rows, labels)
+    trusted = np.arange(len(labels) + 30) < len(labels)
+    beside = misfits(np.concatenate([rows, rows[:30]]), np.concatenate([labels, labels[:30]]), trusted)
+    assert beside.margin[trusted] == pytest.approx(without.margin, abs=1e-6)
+
+
+def test_half_a_person_s_pictures_are_not_in_the_wrong_folder(rng: np.random.Generator):
+    rows, truth = people(rng, 100, 10, 0.5)
+    labels, _ = swapped(rng, truth, 0.05)
+    halved = np.flatnonzero(truth == 40)
+    labels[halved] = np.where(np.arange(10) < 5, 40, 100)
+    found = misfits(centred(rows), labels)
+    assert not found.wrong[halved].any() and (found.margin[halved] < 0).mean() > 0.5
+    pairs = doubles(centred(rows), labels, ~found.wrong).pairs
+    assert [40, 100] in pairs.tolist()
+
+
 def test_two_people_are_too_few_to_judge(rng: np.random.Generator):
     rows, labels = people(rng, 2, 60, 0.5)
     found = misfits(rows, labels)
@@ -178,3 +199,14 @@ def test_an_outlier_is_no_second_person(rng: np.random.Generator):
     labels = truth.copy()
     labels[[8 * folder for folder in range(20)]] = 50 + np.arange(20)
     assert len(splits(centred(rows), labels, np.ones(len(labels), bool)).folders) <= 2
+
+
+def test_an_outlier_is_set_aside_and_the_two_people_beside_it_are_told_apart(rng: np.random.Generator):
+    rows, truth = people(rng, 60, 8, 0.3)
+    labels = truth.copy()
+    labels[truth == 1] = 0
+    stranger = int(np.flatnonzero(truth == 2)[0])
+    labels[stranger] = 0
+    found = splits(centred(rows), labels, np.ones(len(labels), bool))
+    assert np.isfinite(found.gap[0]) and found.gap[0] == np.nanmin(found.gap)
+    assert found.part[stranger] == -1 and set(found.part[truth == 0]) != set(found.part[truth == 1])

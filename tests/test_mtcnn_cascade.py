@@ -98,6 +98,19 @@ def test_every_level_fits_the_first_network_and_the_last_is_almost_as_small(min_
             assert side < 1.7 * min_face
 
 
+def test_of_nested_faces_the_surer_stays_inside_the_picture(monkeypatch):
+    nested = np.array([[10.0, 10, 70, 70], [20, 20, 50, 50], [75, 60, 110, 95]])
+    cascade = Cascade()
+    monkeypatch.setattr(cascade, "_proposals", lambda image: nested)
+    monkeypatch.setattr(cascade, "_refined", lambda image, boxes: boxes)
+    scores, points = np.array([0.85, 0.95, 0.9], np.float32), np.full((3, 2, 5), 0.5, np.float32)
+    monkeypatch.setattr(cascade, "_output", lambda crops: (scores, np.zeros((3, 4), np.float32), points))
+    found = cascade(np.zeros((90, 100, 3), np.uint8))
+    np.testing.assert_allclose(found.boxes, [[20, 20, 50, 50], [75, 60, 99, 89]])
+    np.testing.assert_allclose(found.scores, [0.95, 0.9])
+    np.testing.assert_allclose(found.landmarks[0], np.full((5, 2), 20 + 31 / 2 - 1))
+
+
 def test_min_face_finds_the_large_and_leaves_the_small(pictures):
     large = pictures[0]
     small = large[::4, ::4]

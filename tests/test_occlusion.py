@@ -123,6 +123,17 @@ def test_places_and_looks_differ_from_picture_to_picture(name):
     assert np.std(colours, axis=0).min() > 8
 
 
+@pytest.mark.parametrize("name", ["mask", "sunglasses"])
+def test_things_are_a_little_off_their_place(name):
+    def middle(across, down):
+        draws = [MIDDLE, across, down, *[MIDDLE] * (PARTS[name][1] - 3)]
+        return np.argwhere(covered(name, 0.9, draws, 0.4, 224)).mean(axis=0)
+
+    eyes = np.ptp(template(224, 0.4)[:2, 0])
+    np.testing.assert_allclose(middle(0.9, 0.5) - middle(0.1, 0.5), [0, 0.08 * eyes], atol=1)
+    np.testing.assert_allclose(middle(0.5, 0.9) - middle(0.5, 0.1), [0.08 * eyes, 0], atol=1)
+
+
 @pytest.mark.parametrize("name", PARTS)
 def test_things_are_lit_as_the_face_is(name):
     function, count = PARTS[name]
