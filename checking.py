@@ -9,6 +9,7 @@ Run: python dataset.py check crops --output_dir check --model runs/first/bundle
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -365,6 +366,8 @@ def _quality_csv(folder: Folder, table: Mapping[str, NDArray[np.float64]], worth
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 nothing found, 1 something, 2 wrong input, 130 interrupted."""
     command = parse(CheckCommand, argv, program="dataset.py check")
+    # Bad files are reported by name, by us; the decoder's own lines name none. Worker processes inherit this.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         with runtime.stop_requests("finishing the pictures under way") as asked:
             done = check(command, asked)

@@ -51,7 +51,7 @@ class Cache(Protocol):
 
 
 def read_below(root: Path, path: str) -> bytes:
-    """The bytes of the file `root`/`path`. Raises OSError. A third of the time that `Path.read_bytes` takes."""
+    """The bytes of the file `root`/`path`. Raises OSError. 0.6 of the time that `Path.read_bytes` takes."""
     # Not blocking: a pipe that took the place of a file gives nothing, instead of waiting for a writer for ever.
     descriptor = os.open(f"{root}/{path}", os.O_RDONLY | os.O_NONBLOCK)
     try:

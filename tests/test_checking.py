@@ -16,11 +16,15 @@ import pytest
 import checking
 import examining
 import kept_embeddings
+from check_findings import Folder, ModelView, duplicates
 from checking import CheckCommand, check, main
+from examining import Tie
 from facekit import manifest
 from facekit.alignment import CropRecipe
-from facekit.examination import examine_pictures
+from facekit.examination import Examined, examine_pictures
+from facekit.folder_doubts import Doubles, Splits
 from facekit.images import encode_jpeg, read_image
+from facekit.label_noise import Misfits, nothing_told
 from facekit.manifest import CropFolder
 from inference import Verifier
 
@@ -221,6 +225,35 @@ def test_a_model_knows_whose_a_copy_is(tmp_path: Path, monkeypatch: pytest.Monke
         "p03/2_p03.jpg": (False, "keep: the model finds that it belongs here"),
         "p04/2_p03.jpg": (True, "leave out: the model finds it in the wrong folder"),
     }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "margin", "stay"),
+    [
+        ((False, True), (0.2, -0.6), {"a/1.jpg"}),
+        ((True, False), (-0.6, 0.2), {"b/1.jpg"}),
+        ((False, False), (0.2, 0.2), set()),
+        ((True, True), (-0.6, -0.6), set()),
+        ((False, True), (np.nan, -0.6), set()),
+    ],
+)
+def test_a_copy_stays_only_where_the_model_is_sure_of_one_person(
+    wrong: tuple[bool, bool], margin: tuple[float, float], stay: set[str]
+):
+    pictures = [Examined(path, 1, 1, "", 9, 9, "d", (0.3,) * 5) for path in ("a/1.jpg", "b/1.jpg")]
+    whole = Folder(pictures, [], [Tie(0, 1, 1.0)])
+    misfits = Misfits(np.array(margin), np.array([1, 0]), np.array(wrong), nothing_told())
+    no_pairs = np.empty((0, 2), np.int64)
+    view = ModelView(
+        ["a", "b"],
+        np.array([0, 1]),
+        np.zeros(2, bool),
+        misfits,
+        Doubles(no_pairs, np.empty(0), np.inf, 1.0),
+        Splits(np.full(2, np.nan), np.full(2, -1), no_pairs[:, 0], nothing_told()),
+    )
+    findings = list(duplicates(whole, [[0, 1]], view))
+    assert {one.path for one in findings if not one.excluded} == stay and len(findings) == 2
 
 
 def test_a_picture_without_a_face_is_not_doubted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -93,9 +93,10 @@ def test_what_is_no_picture_says_what_it_is(tmp_path: Path):
     (tmp_path / "text.jpg").write_text("<html>404</html>")
     (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
     (tmp_path / "folder.jpg").mkdir()
-    names = ["empty.jpg", "text.jpg", "link.jpg", "folder.jpg", "never.jpg"]
+    os.mkfifo(tmp_path / "pipe.jpg")
+    names = ["empty.jpg", "text.jpg", "link.jpg", "folder.jpg", "pipe.jpg", "never.jpg"]
     problems = [row.problem for row in examine_pictures(names, tmp_path)]
-    assert problems == ["empty", "not_a_picture", "unreadable", "unreadable", "unreadable"]
+    assert problems == ["empty", "not_a_picture", *["unreadable"] * 4]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file")

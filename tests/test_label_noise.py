@@ -207,6 +207,8 @@ def test_an_outlier_is_set_aside_and_the_two_people_beside_it_are_told_apart(rng
     labels[truth == 1] = 0
     stranger = int(np.flatnonzero(truth == 2)[0])
     labels[stranger] = 0
+    rows[stranger] = -rows[labels == 0].mean(axis=0)
+    rows[stranger] /= np.linalg.norm(rows[stranger])
     found = splits(centred(rows), labels, np.ones(len(labels), bool))
     assert np.isfinite(found.gap[0]) and found.gap[0] == np.nanmin(found.gap)
     assert found.part[stranger] == -1 and set(found.part[truth == 0]) != set(found.part[truth == 1])

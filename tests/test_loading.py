@@ -34,7 +34,8 @@ class Reader:
     """Reads files and counts."""
 
     def __init__(self, root: Path):
-        self.root, self.paths = root, []
+        self.root = root
+        self.paths: list[str] = []
 
     def __call__(self, path: str) -> bytes:
         self.paths.append(path)
