@@ -152,7 +152,7 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
     (system,) = bundle_systems([command.model or find_bundle()])
     assert system.bundle is not None and system.record is not None
     runtime.start_quietly()
-    reader = PictureReader(system.recipe, task.images, command.cache)
+    reader = PictureReader(system.recipe, task.images, command.cache, system.aligner)
     scored = score(system, embed(system, reader, task.pairs.pictures()), task.pairs)
     # A pair without two faces gets no verdict later either: counted as rejected, it would make the FMR look small.
     lost = int(scored.failed.sum())

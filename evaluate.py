@@ -47,7 +47,7 @@ class EvaluateCommand(Settings):
 
     images: Path | None = None
     """Folder that the lists' paths start from: original pictures, or crops made by crop_faces.py. Without a list:
-    one folder a person; all genuine pairs, and `impostor_pairs` impostor pairs are judged."""
+    one folder a person; its genuine pairs (a million at most), and `impostor_pairs` impostor pairs are judged."""
 
     gallery: Path | None = None
     """Known people, one folder each, in which `probes` are looked for."""
@@ -238,9 +238,16 @@ def evaluate_pairs(command: EvaluateCommand, words: str) -> Judgement:
 def _data_words(path: Path | None, folder: Path | None, pairs: Pairs, limit: int) -> str:
     if path is not None:
         return f"Pairs of {path}" + (f", pictures of {folder}" if folder else "")
-    impostor = int((~pairs.same).sum())
+    from facekit.folder_pairs import GENUINE_LIMIT
+
+    genuine, impostor = int(pairs.same.sum()), int((~pairs.same).sum())
+    own = (
+        f"{genuine:,} genuine pairs, drawn at random"
+        if genuine == GENUINE_LIMIT
+        else f"all {genuine:,} genuine pairs"
+    )
     drawn = "drawn at random" if limit and impostor == limit else "all there are"
-    return f"{folder}: all {len(pairs) - impostor:,} genuine pairs, and {impostor:,} impostor pairs, {drawn}"
+    return f"{folder}: {own}, and {impostor:,} impostor pairs, {drawn}"
 
 
 def evaluate_triplets(command: EvaluateCommand, words: str) -> Judgement:

@@ -152,7 +152,7 @@ def judge_pairs(
     # Before the long work: the training pictures may be gone.
     training = training_pictures(systems[0], cache) if check_overlap else None
     model, *rest = systems
-    reader = PictureReader(model.recipe, images, cache)
+    reader = PictureReader(model.recipe, images, cache, model.aligner)
     pictures = embed(model, reader, pairs.pictures())
     own = score(model, pictures, pairs)
     others = {system.name: (_scored(system, pairs, images, cache), system.threshold) for system in rest}
@@ -181,7 +181,8 @@ def _scored(system: System, pairs: Pairs, images: Images, cache: Path) -> Scored
     from pictures import PictureReader
     from scoring import embed, score
 
-    return score(system, embed(system, PictureReader(system.recipe, images, cache), pairs.pictures()), pairs)
+    reader = PictureReader(system.recipe, images, cache, system.aligner)
+    return score(system, embed(system, reader, pairs.pictures()), pairs)
 
 
 def _same_list(data: str, facts: Mapping[str, Any]) -> bool:
@@ -332,7 +333,7 @@ def judge_triplets(
     from pictures import PictureReader
     from scoring import distances_of, embed
 
-    reader = PictureReader(system.recipe, images, cache)
+    reader = PictureReader(system.recipe, images, cache, system.aligner)
     pictures = embed(system, reader, sorted({name for triplet in triplets for name in triplet}))
     anchor, positive, negative = (pictures.places(column) for column in zip(*triplets, strict=True))
     near, far = (distances_of(pictures.rows, anchor, other) for other in (positive, negative))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from facekit import manifest
 from facekit.bundle import NETWORK
+from facekit.detectors import ALIGNER
 from facekit.examination import Examined
 from facekit.files import written_aside
 from facekit.images import Image, UnreadableImageError, read_image
@@ -105,7 +106,8 @@ def _reader(verifier: Verifier, folder: Path, names: Sequence[str], output: Path
     """How the model sees a picture: crops of its own recipe as they are, others through its recipe."""
     made, recipe = manifest.crop_folder(folder), verifier.record.recipe
     if recipe is not None and (made is None or made.recipe != recipe):
-        return PictureReader(recipe, find_images(folder, names, "directory"), output / "crops").read
+        images = find_images(folder, names, "directory")
+        return PictureReader(recipe, images, output / "crops", verifier.bundle / ALIGNER).read
 
     def read(name: str) -> Image | None:
         try:

@@ -156,6 +156,7 @@ def training_pictures(system: System, cache: Path) -> Training:
         ValueError: they are gone, or the bundle doesn't say where they are.
     """
     from facekit.index import index_people
+    from facekit.packed import is_packed
     from pictures import PictureReader, find_images
     from splits import read_names
 
@@ -168,6 +169,11 @@ def training_pictures(system: System, cache: Path) -> Training:
             f"{system.bundle}: its training pictures ({folder}) or the list of its people ({listed}) are not "
             "there, so `check_overlap` has nothing to compare with. Run it where the model was trained."
         )
+    if is_packed(folder):
+        raise ValueError(
+            f"{folder}: the training pictures are packed, and `check_overlap` wants them as files. Leave it out, "
+            "or train from the folder that was packed."
+        )
     index, trained = index_people(folder), set(read_names(listed, "train_people"))
     within = np.arange(len(index)) - np.searchsorted(index.labels, index.labels)
     chosen = [
@@ -179,7 +185,8 @@ def training_pictures(system: System, cache: Path) -> Training:
         raise ValueError(
             f"{listed}: none of its people is in {folder}, so `check_overlap` has nothing to compare with."
         )
-    return Training(PictureReader(system.recipe, find_images(folder, chosen, "train_dir"), cache), chosen)
+    images = find_images(folder, chosen, "train_dir")
+    return Training(PictureReader(system.recipe, images, cache, system.aligner), chosen)
 
 
 def nearest_of_each(

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from facekit import manifest, runtime
+from facekit.detectors import ALIGNER
 from facekit.files import check_writable
 from facekit.index import index_people
 from facekit.lock import locked
@@ -24,7 +25,7 @@ from facekit.shards import Shard, ShardRecord, finish, plan_shards, write_shard
 from facekit.workers import run_shards
 
 # What goes along: it says how the pictures were made.
-BESIDE = (manifest.MARKER, manifest.MANIFEST, "synthetic.json", "labels.csv")
+BESIDE = (manifest.MARKER, manifest.MANIFEST, ALIGNER, "synthetic.json", "labels.csv")
 
 
 def pack_command(

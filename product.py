@@ -7,6 +7,7 @@ import datetime
 from config import Config
 from facekit.bootstrap import score_intervals
 from facekit.bundle import BundleRecord, Threshold, read_network, write_bundle
+from facekit.detectors import ALIGNER, needs_aligner
 from facekit.manifest import crop_folder
 from facekit.metrics import rates_at
 from facekit.thresholds import best_accuracy_threshold, threshold_at_fmr
@@ -77,5 +78,6 @@ def write_product(config: Config, split: Split, held_out: HeldOut, steps: int, b
         },
         figures=figures,
     )
-    write_bundle(folder.bundle, network, record)
+    aligner = config.train_dir / ALIGNER if crops and needs_aligner(crops.recipe) else None
+    write_bundle(folder.bundle, network, record, aligner)
     return record

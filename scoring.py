@@ -34,7 +34,7 @@ def read_task(path: Path | None, folder: Path | None, impostor_limit: int, exclu
     """The pairs of a file, or of a whole folder of people, less those of people to leave out, and their pictures.
 
     Args:
-        path: pairs file; None: all genuine pairs of the folder, and impostor pairs.
+        path: pairs file; None: genuine pairs of the folder, a million at most, and impostor pairs.
         folder: the pictures; None: the pairs file is a .bin, which brings its own.
         impostor_limit: the most impostor pairs of a folder; 0: all.
         exclude_people: names of people to leave out, one a line.

@@ -111,7 +111,9 @@ def judge_gallery(
     from scoring import embed
 
     training = training_pictures(system, cache) if check_overlap else None
-    readers = {name: PictureReader(system.recipe, side.images, cache) for name, side in sides.items()}
+    readers = {
+        name: PictureReader(system.recipe, side.images, cache, system.aligner) for name, side in sides.items()
+    }
     found = {name: embed(system, readers[name], side.names) for name, side in sides.items()}
     gallery, probes = sides["gallery"], sides["probes"]
     result = identify(

@@ -7,7 +7,7 @@ Out: a `System` each: a name, how it wants faces cut, and a function from crops 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from facekit.alignment import CropRecipe
 from facekit.bundle import BundleRecord, read_network
+from facekit.detectors import ALIGNER
 from facekit.images import Image, resize_square
 from facekit.scored import Kind
 from inference import Verifier
@@ -37,6 +38,7 @@ class System:
         kind: "distance" where its rows are unit vectors, else "dissimilarity".
         bundle: the folder that it was read from; None for a baseline.
         record: what that folder says of itself; None for a baseline.
+        aligner: weights of the alignment network, where the recipe needs one.
     """
 
     name: str
@@ -45,6 +47,7 @@ class System:
     kind: Kind = "distance"
     bundle: Path | None = None
     record: BundleRecord | None = None
+    aligner: Path | None = None
 
     @property
     def threshold(self) -> float | None:
@@ -69,6 +72,7 @@ def bundle_systems(bundles: Sequence[Path]) -> list[System]:
             verifier.record.recipe,
             bundle=verifier.bundle,
             record=verifier.record,
+            aligner=verifier.bundle / ALIGNER,
         )
         for name, verifier in zip(names, verifiers, strict=True)
     ]
@@ -87,8 +91,14 @@ def baselines(of: System) -> tuple[list[System], list[str]]:
     if of.bundle is not None and of.record is not None:
         systems.insert(0, untrained(of.bundle, of.record))
     if find_spec("face_recognition") is None:
+        systems = [seeing_as(of, system) for system in systems]
         return systems, ["face_recognition is not installed (pip install face_recognition), so it has no row."]
-    return [*systems, dlib_system(of.recipe)], []
+    return [seeing_as(of, system) for system in (*systems, dlib_system(of.recipe))], []
+
+
+def seeing_as(model: System, baseline: System) -> System:
+    """A baseline whose pictures are cut as the model's are."""
+    return replace(baseline, aligner=model.aligner)
 
 
 def untrained(bundle: Path, record: BundleRecord) -> System:

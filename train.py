@@ -232,6 +232,23 @@ def stage_words(part: Config) -> str:
     )
 
 
+def epoch_words(session: Session) -> list[str]:
+    """What an epoch of each stage shows, and which batches are smaller than asked for."""
+    from dataset import make_sampler
+    from facekit.epoch import count_epoch
+
+    lines = []
+    for asked, part, steps in zip(session.config.parts, session.parts, session.steps, strict=True):
+        if part.batch_size < asked.batch_size:
+            lines.append(
+                f"`batch_size` {asked.batch_size} takes more people than there are: batches are of "
+                f"{part.batch_size} pictures."
+            )
+        labels = session.index.labels
+        lines.append(count_epoch(make_sampler(session.index, part), steps, labels).in_words())
+    return list(dict.fromkeys(lines))
+
+
 def opening_words(session: Session, held_out: int) -> str:
     """How long the run is, what its lines mean, and what to doubt."""
     stages = [(part, part.epochs * steps) for part, steps in zip(session.parts, session.steps, strict=True)]
@@ -242,6 +259,7 @@ def opening_words(session: Session, held_out: int) -> str:
         "collapsed: the loss where all embeddings are equal; active: share of the loss's terms that still push; "
         "d(a,p), d(a,n): mean distance to the same person and to others.",
     ]
+    lines += epoch_words(session)
     for part, steps in stages:
         if part.memory_size and steps <= part.memory_start:
             lines.append(f"The memory stays empty: `memory_start` {part.memory_start}, {steps} steps in all.")

@@ -34,7 +34,7 @@ class CropRecipe:
         min_confidence: faces that the detector scores lower are not used, 0 to 1.
         max_side: pictures are scaled down to this longer side, in pixels, before detection.
         quality: JPEG quality that the crop is stored at, 1 to 100; networks see it as stored.
-        detector: name of the detector.
+        detector: which detector, and what decides what it finds; see `facekit.detectors.detector_name`.
     """
 
     method: Literal["align", "box"] = "align"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 from facekit.alignment import CropRecipe
+from facekit.detectors import ALIGNER
 from facekit.files import write_text
 from facekit.probability import ProbabilityMap
 
@@ -96,12 +97,21 @@ class BundleRecord:
     probability: ProbabilityMap | None = None
 
 
-def write_bundle(folder: Path, network: keras.Model, record: BundleRecord) -> None:
-    """Write a bundle folder; an earlier one of the name gives way only once the new one is whole."""
+def write_bundle(folder: Path, network: keras.Model, record: BundleRecord, aligner: Path | None = None) -> None:
+    """Write a bundle folder; an earlier one of the name gives way only once the new one is whole.
+
+    Args:
+        folder: where it goes.
+        network: the embedding network.
+        record: what it says of itself.
+        aligner: weights of the alignment network that its recipe names; None where the recipe needs none.
+    """
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     aside.mkdir(parents=True)
     try:
         network.save(aside / NETWORK)
+        if aligner is not None:
+            shutil.copyfile(aligner, aside / ALIGNER)
         values = {"format": FORMAT, **asdict(record), "sha256": _digest(aside / NETWORK)}
         write_text(aside / RECORD, json.dumps(values, indent=2) + "\n")
         replaced = folder.with_name(f".{folder.name}.old")

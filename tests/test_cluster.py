@@ -124,7 +124,7 @@ def test_a_function_of_the_script_itself_is_refused(address, monkeypatch):
 def test_a_module_that_workers_lack_is_named(address, tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("def same(shard):\n    return shard\n")
     monkeypatch.syspath_prepend(tmp_path)
-    import only_here
+    import only_here  # type: ignore[import-not-found]
 
     with pytest.raises(ValueError, match=r"no module only_here there.*PYTHONPATH"):
         list(run_shards(only_here.same, SHARDS, cluster=address))

@@ -98,6 +98,20 @@ def test_another_index_or_size_begins_anew(index, folder):
     assert opened(folder, index).get(2) is None, "position 2 is another picture now"
 
 
+def test_as_many_other_pictures_begin_anew(index, folder):
+    stamps = np.zeros((len(index), 2), np.int64)
+    FileCache(folder, index, 32, 1.0, stamps).put(2, picture(2))
+    (index.root / index.paths[0]).rename(index.root / index.people[0] / "z.jpg")
+    assert FileCache(folder, index_people(index.root), 32, 1.0, stamps).get(2) is None
+
+
+def test_a_checksum_of_zero_is_one_too(index, folder, monkeypatch):
+    monkeypatch.setattr(picture_cache.zlib, "crc32", lambda data, start=0: 0)
+    opened(folder, index).put(2, picture(2))
+    np.testing.assert_array_equal(opened(folder, index).get(2), picture(2))
+    assert opened(folder, index).get(3) is None
+
+
 @pytest.mark.parametrize("damage", ["no marker", "marker cut", "pictures cut"])
 def test_a_damaged_folder_begins_anew(index, folder, damage):
     opened(folder, index).put(2, picture(2))

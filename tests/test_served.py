@@ -73,6 +73,13 @@ def test_batches_come_in_order_each_once_and_missing_ones_are_made(arriving, mad
     assert [int(images[0]) for _, images in got] == [-step if step in made else step for step in range(3, 7)]
 
 
+def test_a_late_batch_takes_no_place_from_others():
+    made = []
+    arriving = numbered(1, 2, 0, 4, 3, 5)
+    got = list(in_order(arriving, range(6), lambda step: made.append(step) or np.array([step]), patience=2))
+    assert [step for step, _ in got] == list(range(6)) and made == [0]
+
+
 def test_no_more_is_held_back_than_patience_allows():
     taken = []
     arriving = (taken.append(step) or (step, np.array([step])) for step in range(1, 100))

@@ -27,7 +27,7 @@ from facekit.stream import batches
 def index(crops, tmp_path) -> PeopleIndex:
     """People to change; some names that sort and encode with care."""
     folder = shutil.copytree(crops, tmp_path / "people")
-    (folder / "person_00003").rename(folder / "person_00003 b")
+    (folder / "person_00003").rename(folder / "person_00002 b")  # in a path before person_00002/
     (folder / "person_00004").rename(folder / "Žofia, the 4th")
     (folder / "person_00005" / "0000.jpg").rename(folder / "person_00005" / "a\nb.jpg")
     os.rename(os.fsencode(folder / "person_00006/0001.jpg"), os.fsencode(folder / "person_00006/") + b"\xff.jpg")

@@ -99,9 +99,7 @@ def test_lines_that_match_no_picture_are_told_and_a_list_that_matches_none_is_re
     make_split(config(people, validation_share=0.25, exclude_pictures=out))
     assert "2 of its 3 lines match no picture" in capsys.readouterr().err
     out.write_text("crops/person_00004/0001.jpg\n")
-    with pytest.raises(
-        ValueError, match=r"exclude\.txt: none of its 1 lines is a picture of"
-    ):
+    with pytest.raises(ValueError, match=r"exclude\.txt: none of its 1 lines is a picture of"):
         make_split(config(people, exclude_pictures=out))
 
 
