@@ -71,7 +71,7 @@ def option_values(config: Config) -> dict[str, Any]:
 
 def problems(config: Config) -> list[str]:
     """One sentence for every pair of settings that contradict each other."""
-    parts = (_batch_problems, _loss_problems, _extra_problems, _pair_problems, _other_problems)
+    parts = (_input_problems, _batch_problems, _loss_problems, _extra_problems, _pair_problems, _other_problems)
     return [sentence for part in parts for sentence in part(config)]
 
 
@@ -83,6 +83,16 @@ def stage_problem(changes: Mapping[str, Any], known: Collection[str]) -> str | N
         if name in known and name not in STAGE_SETTINGS:
             return f"`{name}` belongs to the whole run; set it outside `stages`."
     return None
+
+
+def _input_problems(c: Config) -> Iterator[str]:
+    if not c.input_service:
+        return
+    host, _, port = c.input_service.rpartition(":")
+    if not host or not port.isdecimal():
+        yield f"`input_service` must be host:port. Received: {c.input_service!r}."
+    if c.hard_identity_steps or any(stage.get("hard_identity_steps") for stage in c.stages):
+        yield "`input_service` is told all batches of a stage beforehand, so it excludes `hard_identity_steps`."
 
 
 def _batch_problems(c: Config) -> Iterator[str]:

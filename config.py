@@ -119,6 +119,10 @@ class Config(Settings):
     cache_dir: Path = Path("data/cache")
     """cache "file": the folder of the files."""
 
+    input_service: str = ""
+    """Address (host:port) of a service that reads and decodes on other machines, which see train_dir, a folder of
+    crops, under the same path: `python -m apps.input_service`. Empty: this machine reads."""
+
     read_threads: int = Field(0, ge=0, le=256)
     """Threads that read, decode and augment pictures. 0: one a core."""
 

@@ -29,7 +29,7 @@ from facekit.images import write_png
 from facekit.index import PeopleIndex
 from facekit.loading import Cache, PictureLoader
 from facekit.manifest import crop_folder
-from facekit.packed import reader, stamps
+from facekit.packed import is_packed, reader, stamps
 from facekit.picture_cache import FileCache, MemoryCache
 from facekit.protocols import Pairs, pairs_csv
 from facekit.sampling import (
@@ -143,6 +143,12 @@ def training_stream(
     from facekit.stream import batches
 
     sampler, augmentation = make_sampler(index, config), make_augmentation(config)
+    if config.input_service:
+        if is_packed(index.root):
+            raise ValueError(f"{index.root}: is packed, and `input_service` reads folders of files. Unset one.")
+        from facekit.served import served_batches
+
+        return served_batches(config.input_service, sampler, loader, index, steps, augmentation, config.seed)
     return batches(sampler, loader, index.labels, steps, augmentation, config.seed, neighbours)
 
 

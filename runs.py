@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from splits import Split
 
 # How pictures are read: the same pictures, sooner or later.
-READING = {"cache", "cache_gb", "cache_dir", "read_threads"}
+READING = {"cache", "cache_gb", "cache_dir", "input_service", "read_threads"}
 
 # These say where a run lives and how it reads, not what it is: runs do not differ by them.
 PLACES = {"name", "runs_dir", "checkpoint_dir", "tensorboard_dir"} | READING

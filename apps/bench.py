@@ -5,6 +5,7 @@ Out: a Markdown table on stdout, a row at a time as the measurements end; notes 
 Run: python -m apps.bench model --image_size 112 --backbones small resnet18
      python -m apps.bench losses
      python -m apps.bench index
+     python -m apps.bench input
      python -m apps.bench crop
 """
 
@@ -18,6 +19,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from apps.bench_crop import CropBench, bench_crop
 from apps.bench_index import IndexBench, bench_index
+from apps.bench_input import InputBench, bench_input
 from apps.bench_losses import LossBench, bench_losses
 from apps.timing import device, median_seconds, row
 from combinations import SMALLEST_IMAGE
@@ -178,6 +180,7 @@ COMMANDS: dict[str, Command] = {
     "model": Command(ModelBench, bench_models),
     "losses": Command(LossBench, bench_losses),
     "index": Command(IndexBench, bench_index),
+    "input": Command(InputBench, bench_input),
     "crop": Command(CropBench, bench_crop),
 }
 """What can be measured, by its name on the command line."""

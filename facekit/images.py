@@ -54,16 +54,7 @@ def read_image(path: Path) -> Image:
     Raises:
         UnreadableImageError: missing, not permitted, no file, empty, truncated, too large, or no picture.
     """
-    data = _read_bytes(path)
-    if reason := header.problem(data):
-        raise UnreadableImageError(f"{path}: {reason}.")
-    try:
-        image = _decode(data)
-    except cv2.error as error:  # for example more pixels than OpenCV admits
-        raise UnreadableImageError(f"{path}: cannot be decoded ({error.err}).") from None
-    if image is None:
-        raise UnreadableImageError(f"{path}: is truncated or not a picture.")
-    return image
+    return decoded(_read_bytes(path), str(path))
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -78,9 +69,26 @@ def _read_bytes(path: Path) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise UnreadableImageError(f"{path}: cannot be read ({error.strerror}).") from None
-    if not data:
-        raise UnreadableImageError(f"{path}: is empty.")
     return data
+
+
+def decoded(data: bytes, name: str) -> Image:
+    """A file's bytes as `read_image` gives them, (H, W, 3) uint8 RGB.
+
+    Raises:
+        UnreadableImageError: empty, truncated, too large or no picture; the message begins with `name`.
+    """
+    if not data:
+        raise UnreadableImageError(f"{name}: is empty.")
+    if reason := header.problem(data):
+        raise UnreadableImageError(f"{name}: {reason}.")
+    try:
+        image = _decode(data)
+    except cv2.error as error:  # for example more pixels than OpenCV admits
+        raise UnreadableImageError(f"{name}: cannot be decoded ({error.err}).") from None
+    if image is None:
+        raise UnreadableImageError(f"{name}: is truncated or not a picture.")
+    return image
 
 
 def decode(data: bytes) -> Image | None:
@@ -93,8 +101,8 @@ def decode(data: bytes) -> Image | None:
 def _decode(data: bytes) -> Image | None:
     if OPENCV_FILLS_CUT_JPEGS and data[:2] == b"\xff\xd8" and not is_whole_jpeg(data):
         return None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    image: Image | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    return image
 
 
 def encode_jpeg(image: Image, quality: int = 95) -> bytes:

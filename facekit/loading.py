@@ -11,11 +11,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.images import Image, UnreadableImageError, decode, resize_square
+from facekit.images import Image, UnreadableImageError, decoded, resize_square
 from facekit.index import PeopleIndex
 from facekit.workers import cores
 
@@ -59,23 +58,6 @@ def read_below(root: Path, path: str) -> bytes:
     finally:
         os.close(descriptor)
     return data
-
-
-def decoded(data: bytes, name: str) -> Image:
-    """An encoded picture as (H, W, 3) uint8 RGB, upright, pixels as `facekit.images.read_image` gives them.
-
-    Raises:
-        UnreadableImageError: empty, truncated or no picture; the message begins with `name`.
-    """
-    if not data:
-        raise UnreadableImageError(f"{name}: is empty.")
-    try:
-        image = decode(data)
-    except cv2.error as error:  # for example more pixels than OpenCV admits
-        raise UnreadableImageError(f"{name}: cannot be decoded ({error.err}).") from None
-    if image is None:
-        raise UnreadableImageError(f"{name}: is truncated or not a picture.")
-    return image
 
 
 def read_picture(read: Read, root: Path, path: str, size: int) -> Image:

@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.files import write_bytes, write_text, written_aside
-from facekit.images import UnreadableImageError
+from facekit.images import UnreadableImageError, decoded
 from facekit.index import PeopleIndex
-from facekit.loading import decoded, read_below
+from facekit.loading import read_below
 
 PACK, PICTURES = "pack.json", "pictures.csv"
 COLUMNS = ("path", "shard", "offset", "length")
