@@ -375,12 +375,14 @@ class CropConfig(Settings):
     """Which face, where there are several. largest_centred: area less the squared distance from the centre.
     only: pictures with several faces are skipped (`many_faces`)."""
 
-    aligner: Literal["mtcnn", "fast"] = "mtcnn"
+    aligner: Literal["mtcnn", "fast", "dlib"] = "mtcnn"
     """Who finds the landmarks. mtcnn searches whole pictures. fast: our own small network, for pictures with one
-    face in the middle (LFW, CASIA-WebFace, crops with some margin), many times faster; it needs `aligner_path`."""
+    face in the middle (LFW, CASIA-WebFace, crops with some margin), many times faster; it needs `aligner_path`.
+    dlib: dlib finds faces of 80 pixels or more in whole pictures (package dlib-bin), our network their points."""
 
     aligner_path: Path | None = None
-    """aligner "fast": its weights, made by `python -m apps.train_aligner`. They are copied beside the crops."""
+    """aligner "fast" or "dlib": the weights of our network, made by `python -m apps.train_aligner`. They are copied
+    beside the crops."""
 
     min_face: int = Field(20, ge=12)
     """aligner "mtcnn": side in pixels of the smallest face to look for, in the picture as `max_side` leaves it.
@@ -412,5 +414,5 @@ class CropConfig(Settings):
 
     def model_post_init(self, _context: Any) -> None:
         """Check settings that depend on each other."""
-        if (self.aligner == "fast") != (self.aligner_path is not None):
-            raise ValueError("`aligner` fast and `aligner_path` belong together: set both or neither.")
+        if (self.aligner != "mtcnn") != (self.aligner_path is not None):
+            raise ValueError("`aligner` fast or dlib and `aligner_path` belong together: set both or neither.")

@@ -96,7 +96,7 @@ def recipe_of(config: CropConfig) -> CropRecipe:
         min_confidence=config.min_confidence,
         max_side=config.max_side,
         quality=config.quality,
-        detector=detector_name(config.aligner_path, config.min_face),
+        detector=detector_name(config.aligner_path, config.min_face, config.aligner),
     )
 
 
@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         pictures = find_pictures(config.input_dir)
         prepare_worker()
-        if config.aligner == "fast":
+        if config.aligner != "mtcnn":
             runtime.start_quietly()
         summary = crop_faces(config, pictures)
     except (ValueError, OSError) as error:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from config import CropConfig
 from facekit import manifest
 from facekit.alignment import CropRecipe, crop_face
-from facekit.detectors import check_detector, min_face, needs_aligner
+from facekit.detectors import check_detector, finder_of, min_face, needs_aligner
 from facekit.files import check_writable
 from facekit.images import SUFFIXES, Image, UnreadableImageError, as_stored, decode, read_image
 from facekit.manifest import CropFolder, Row
@@ -197,7 +197,7 @@ def _crop_originals(images: Originals, recipe: CropRecipe, cache: Path, aligner:
     options = {name: value for name, value in recipe.to_dict().items() if name != "detector"}
     check_detector(recipe, aligner)
     if needs_aligner(recipe):
-        options |= {"aligner": "fast", "aligner_path": aligner}
+        options |= {"aligner": finder_of(recipe), "aligner_path": aligner}
     config = CropConfig(
         input_dir=images.folder, output_dir=cache / key, min_side=1, min_face=min_face(recipe), **options
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from facekit.alignment import CropRecipe
 from facekit.detection import Detector, MtcnnDetector
 
-MTCNN, FAST = "mtcnn", "fast"
+MTCNN, FAST, DLIB = "mtcnn", "fast", "dlib"
 
 ALIGNER = "aligner.keras"
 """Name of the fast detector's weights in a folder of crops and in a bundle, whose recipe names their digest."""
@@ -17,22 +17,23 @@ MIN_FACE = 20
 """Side in pixels of the smallest face that MTCNN looks for, where a recipe says nothing else."""
 
 
-def detector_name(aligner: Path | None = None, min_face: int = MIN_FACE) -> str:
+def detector_name(aligner: Path | None = None, min_face: int = MIN_FACE, finder: str = FAST) -> str:
     """What a recipe's `detector` says, everything that decides which faces are found.
 
     Args:
-        aligner: weights of the fast detector; None: MTCNN.
+        aligner: weights of the alignment network; None: MTCNN.
         min_face: MTCNN's smallest face, in pixels.
+        finder: with weights, who says where the face is: "fast", the middle of the picture; "dlib", dlib.
 
     Returns:
-        "mtcnn", "mtcnn:40" where it looks for no face below 40 pixels, or "fast:" and the first 16 digits of the
-        weights' SHA-256 digest.
+        "mtcnn", "mtcnn:40" where it looks for no face below 40 pixels, or "fast:" or "dlib:" and the first 16
+        digits of the weights' SHA-256 digest.
 
     Raises:
         ValueError: there is no such file of weights.
     """
     if aligner is not None:
-        return f"{FAST}:{weights_digest(aligner)}"
+        return f"{finder}:{weights_digest(aligner)}"
     return MTCNN if min_face == MIN_FACE else f"{MTCNN}:{min_face}"
 
 
@@ -50,7 +51,12 @@ def weights_digest(path: Path) -> str:
 
 def needs_aligner(recipe: CropRecipe) -> bool:
     """Whether the recipe's detector has weights of its own, which must travel with crops and models."""
-    return recipe.detector.partition(":")[0] == FAST
+    return finder_of(recipe) in (FAST, DLIB)
+
+
+def finder_of(recipe: CropRecipe) -> str:
+    """Who finds faces in a recipe: "mtcnn", "fast" or "dlib"."""
+    return recipe.detector.partition(":")[0]
 
 
 def min_face(recipe: CropRecipe) -> int:
@@ -72,7 +78,7 @@ def check_detector(recipe: CropRecipe, aligner: Path | None) -> None:
     name, _, value = recipe.detector.partition(":")
     if name == MTCNN and (not value or value.isdecimal()):
         return
-    if name != FAST:
+    if name not in (FAST, DLIB):
         raise ValueError(f"The crop recipe names the detector {recipe.detector!r}; it is from another version.")
     if aligner is None or not aligner.is_file():
         raise ValueError(
@@ -93,4 +99,9 @@ def make_detector(recipe: CropRecipe, aligner: Path | None = None) -> Detector:
         return MtcnnDetector(min_face=min_face(recipe))
     from facekit.aligner import FastAligner, FastDetector
 
-    return FastDetector(FastAligner(aligner))
+    network = FastAligner(aligner)
+    if finder_of(recipe) == FAST:
+        return FastDetector(network)
+    from facekit.dlib_detector import DlibDetector
+
+    return DlibDetector(network.landmarks)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
 
 import pytest
 
 from facekit.aligner import FastDetector
 from facekit.alignment import CropRecipe
 from facekit.detection import MtcnnDetector
-from facekit.detectors import check_detector, detector_name, make_detector, min_face, needs_aligner
+from facekit.detectors import check_detector, detector_name, finder_of, make_detector, min_face, needs_aligner
+from facekit.dlib_detector import DlibDetector
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,7 @@ def test_names_say_what_decides_the_answers(aligner):
     assert detector_name(min_face=40) == "mtcnn:40"
     digest = hashlib.sha256(aligner.read_bytes()).hexdigest()[:16]
     assert detector_name(aligner) == f"fast:{digest}"
+    assert detector_name(aligner, finder="dlib") == f"dlib:{digest}"
 
 
 def test_the_named_detector_is_made(aligner, monkeypatch):
@@ -39,6 +42,16 @@ def test_the_named_detector_is_made(aligner, monkeypatch):
     assert isinstance(make_detector(fast, aligner), FastDetector)
     assert [needs_aligner(recipe) for recipe in (CropRecipe(), fast)] == [False, True]
     assert [min_face(CropRecipe(detector=name)) for name in ("mtcnn", "mtcnn:40", "fast:1234")] == [20, 40, 20]
+
+
+def test_dlib_is_made_with_the_networks_points_or_its_package_is_named(aligner):
+    recipe = CropRecipe(detector=detector_name(aligner, finder="dlib"))
+    assert needs_aligner(recipe) and finder_of(recipe) == "dlib"
+    if find_spec("dlib") is None:
+        with pytest.raises(ValueError, match="pip install dlib-bin"):
+            make_detector(recipe, aligner)
+    else:
+        assert isinstance(make_detector(recipe, aligner), DlibDetector)
 
 
 @pytest.mark.parametrize("name", ["retina", "mtcnn:many", "mtcnn:-3", "mtcnn 40", ""])
