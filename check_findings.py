@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,11 @@ from facekit.manifest import Row
 from facekit.quality import NAMES, PIXELS, Limit, eye_distances, pose
 
 REMOVE = "leave out"
+_MENDS = {
+    "not_permitted": "allow it to be read, or leave it out",
+    "heic": "save it as JPEG, or leave it out",
+    "too_large": "make it smaller, or leave it out",
+}
 
 
 @dataclass(frozen=True)
@@ -91,11 +97,7 @@ def defects(folder: Folder) -> Iterator[Finding]:
     """Files that hold no whole picture."""
     for seen in folder.broken:
         assert seen.problem in DEFECTS
-        mend = (
-            "allow it to be read, or leave it out"
-            if seen.problem == "not_permitted"
-            else "get it again, or delete it"
-        )
+        mend = _MENDS.get(seen.problem, "get it again, or delete it")
         yield Finding(seen.problem, person_of(seen.path), seen.path, seen.size, suggestion=mend, excluded=True)
 
 
@@ -215,3 +217,48 @@ def model_findings(folder: Folder, view: ModelView) -> Iterator[Finding]:
     for person in view.splits.folders.tolist():
         advice = "make two folders of it, if it is two people"
         yield Finding("two_people", view.people[person], "", float(view.splits.gap[person]), suggestion=advice)
+
+
+def model_figures(view: ModelView) -> dict[str, Any]:
+    """The thresholds of the model's findings and what they expect, as JSON values."""
+    wrong, split = view.misfits.judged, view.splits.judged
+
+    def plain(value: float) -> float | None:
+        return float(value) if np.isfinite(value) else None
+
+    return {
+        "margin_threshold": plain(wrong.threshold),
+        "wrong_share": wrong.share,
+        "expected_false_alarms": wrong.expected_right,
+        "judged": int(np.isfinite(view.misfits.margin).sum()),
+        "likeness_threshold": plain(view.doubles.threshold),
+        "expected_false_doubles": view.doubles.expected_false,
+        "gap_threshold": plain(split.threshold),
+        "expected_false_splits": split.expected_right,
+    }
+
+
+def model_words(view: ModelView) -> list[str]:
+    """What the model's findings are worth, in words."""
+    wrong, split = view.misfits.judged, view.splits.judged
+    able = int(np.isfinite(view.misfits.margin).sum())
+    lines = [
+        f"Labels: {able:,} of {len(view.labels):,} pictures could be compared with their folder. About "
+        f"{100 * wrong.share:.1f} % of them seem to be somebody else (an upper estimate). {wrong.found:,} are "
+        f"below the threshold; about {wrong.expected_right:.0f} of these are expected to be right all the same "
+        f"({100 * wrong.expected_right / max(1, able):.2f} % of all)."
+        if wrong.found
+        else f"Labels: {able:,} of {len(view.labels):,} pictures could be compared with their folder; the model "
+        "cannot tell a wrong label from a right one there with the precision asked for."
+    ]
+    if np.isfinite(view.doubles.threshold):
+        lines.append(
+            f"Pairs of folders alike (a cosine above {view.doubles.threshold:.3f}): {len(view.doubles.pairs):,}; "
+            f"{view.doubles.expected_false:g} or fewer of two different people are expected by chance."
+        )
+    if split.found:
+        lines.append(
+            f"Folders of two people: {split.found:,}, of which about {split.expected_right:.0f} are expected to be "
+            "of one all the same."
+        )
+    return lines

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,9 @@ from check_findings import (
     defects,
     duplicates,
     faces,
+    model_figures,
     model_findings,
+    model_words,
     person_of,
     quality,
     quality_table,
@@ -38,13 +41,16 @@ from check_findings import (
 from check_report import write_page
 from examining import Work, examine_folder, find_copies, list_pictures
 from facekit import manifest, runtime
-from facekit.examination import csv_bytes
 from facekit.files import check_writable, write_bytes, write_text
 from facekit.findings import KINDS, Finding, counts, exclusion_list, findings_csv, in_order
+from facekit.lock import locked
 from facekit.quality import NAMES, Limit, weights
 from facekit.settings import Settings, parse
+from facekit.tables import csv_bytes
 
-RECORD, PLACE = "files.csv", "check.json"
+RECORD, PLACE, EMBEDDINGS = "files.csv", "check.json", "embeddings"
+VERSION = 2
+"""Of what is kept for the next run. Raise it when a picture's figures or embeddings would come out otherwise."""
 
 
 class CheckConfig(Settings):
@@ -179,61 +185,24 @@ class Check:
         return [*lines, *(model_words(self.view) if self.view else []), *self.notes]
 
 
-def model_figures(view: ModelView) -> dict[str, Any]:
-    """The thresholds of the model's findings and what they expect, as JSON values."""
-    wrong, split = view.misfits.judged, view.splits.judged
-
-    def plain(value: float) -> float | None:
-        return float(value) if np.isfinite(value) else None
-
-    return {
-        "margin_threshold": plain(wrong.threshold),
-        "wrong_share": wrong.share,
-        "expected_false_alarms": wrong.expected_right,
-        "judged": int(np.isfinite(view.misfits.margin).sum()),
-        "likeness_threshold": plain(view.doubles.threshold),
-        "expected_false_doubles": view.doubles.expected_false,
-        "gap_threshold": plain(split.threshold),
-        "expected_false_splits": split.expected_right,
-    }
-
-
-def model_words(view: ModelView) -> list[str]:
-    """What the model's findings are worth, in words."""
-    wrong, split = view.misfits.judged, view.splits.judged
-    able = int(np.isfinite(view.misfits.margin).sum())
-    lines = [
-        f"Labels: {able:,} of {len(view.labels):,} pictures could be compared with their folder. About "
-        f"{100 * wrong.share:.1f} % of them seem to be somebody else (an upper estimate). {wrong.found:,} are "
-        f"below the threshold; about {wrong.expected_right:.0f} of these are expected to be right all the same "
-        f"({100 * wrong.expected_right / max(1, able):.2f} % of all)."
-        if wrong.found
-        else f"Labels: {able:,} of {len(view.labels):,} pictures could be compared with their folder; the model "
-        "cannot tell a wrong label from a right one there with the precision asked for."
-    ]
-    if np.isfinite(view.doubles.threshold):
-        lines.append(
-            f"Pairs of folders alike (a cosine above {view.doubles.threshold:.3f}): {len(view.doubles.pairs):,}; "
-            f"{view.doubles.expected_false:g} or fewer of two different people are expected by chance."
-        )
-    if split.found:
-        lines.append(
-            f"Folders of two people: {split.found:,}, of which about {split.expected_right:.0f} are expected to be "
-            "of one all the same."
-        )
-    return lines
-
-
 def check(command: CheckCommand, asked: Callable[[], bool] = lambda: False) -> Check:
     """Check a folder and write report.html, findings.csv, exclude.txt and quality.csv.
 
     Raises:
-        ValueError: the folder, the model or the output is wrong.
+        ValueError: the folder, the model or the output is wrong, or another process is writing there.
         KeyboardInterrupt: stopped; what was done is kept, and the next call goes on from there.
     """
+    names = list_pictures(command.directory)
+    output = command.output_dir or Path("runs") / "check" / command.directory.resolve().name
+    check_writable(output, "output_dir")
+    with locked(output):
+        _claim_output(command.directory.resolve(), output)
+        return _check_all(command, names, output, asked)
+
+
+def _check_all(command: CheckCommand, names: Sequence[str], output: Path, asked: Callable[[], bool]) -> Check:
+    """Check the pictures into an output folder that is ours."""
     root = command.directory
-    names = list_pictures(root)
-    output = _claim_output(command)
     verifier = _verifier(command.model)
     work = Work(command.processes, command.cluster, asked)
     rows, examined = examine_folder(root.absolute(), names, output / RECORD, work)
@@ -266,17 +235,26 @@ def check(command: CheckCommand, asked: Callable[[], bool] = lambda: False) -> C
     return done
 
 
-def _claim_output(command: CheckCommand) -> Path:
-    """The output folder, marked with the folder that is checked; refused where it holds another one's check."""
-    root = command.directory.resolve()
-    output = command.output_dir or Path("runs") / "check" / root.name
-    check_writable(output, "output_dir")
+def _claim_output(root: Path, output: Path) -> None:
+    """Mark the output folder with the folder that is checked; what an older version kept there goes.
+
+    Raises:
+        ValueError: it holds another folder's check, or a mark that cannot be read.
+    """
     place = output / PLACE
-    if not place.exists():
-        write_text(place, json.dumps({"directory": str(root)}) + "\n")
-    elif (before := json.loads(place.read_text(encoding="utf-8")).get("directory")) != str(root):
-        raise ValueError(f"{output}: holds the check of {before}. Choose another `output_dir` for {root}.")
-    return output
+    if place.exists():
+        try:
+            before = json.loads(place.read_text(encoding="utf-8"))
+            checked, version = before["directory"], before.get("version", 1)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{place}: is not the mark of a check ({error}). Remove it.") from None
+        if checked != str(root):
+            raise ValueError(f"{output}: holds the check of {checked}. Choose another `output_dir` for {root}.")
+        if version == VERSION:
+            return
+        (output / RECORD).unlink(missing_ok=True)
+        shutil.rmtree(output / EMBEDDINGS, ignore_errors=True)
+    write_text(place, json.dumps({"directory": str(root), "version": VERSION}) + "\n")
 
 
 def _verifier(model: Path | None) -> Any:
@@ -302,7 +280,7 @@ def _ask_model(
     from facekit import folder_doubts, label_noise
     from kept_embeddings import embed_folder
 
-    rows = embed_folder(verifier, command.directory, folder.pictures, output, asked)
+    rows = embed_folder(verifier, command.directory, folder.pictures, output, asked, command.cluster)
     people, labels = np.unique([person_of(seen.path) for seen in folder.pictures], return_inverse=True)
     seen = np.asarray(np.isfinite(rows).all(axis=1))
     shown, own = label_noise.centred(rows[seen]), labels[seen]

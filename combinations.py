@@ -91,6 +91,8 @@ def _input_problems(c: Config) -> Iterator[str]:
     host, _, port = c.input_service.rpartition(":")
     if not host or not port.isdecimal():
         yield f"`input_service` must be host:port. Received: {c.input_service!r}."
+    if c.cache != "none":
+        yield f'`input_service` reads on other machines, where `cache` {c.cache!r} keeps nothing. Set it to "none".'
     if c.hard_identity_steps or any(stage.get("hard_identity_steps") for stage in c.stages):
         yield "`input_service` is told all batches of a stage beforehand, so it excludes `hard_identity_steps`."
 

@@ -144,8 +144,11 @@ def training_stream(
 
     sampler, augmentation = make_sampler(index, config), make_augmentation(config)
     if config.input_service:
-        if is_packed(index.root):
-            raise ValueError(f"{index.root}: is packed, and `input_service` reads folders of files. Unset one.")
+        if is_packed(index.root) or crop_folder(index.root) is None:
+            raise ValueError(
+                f"{index.root}: `input_service` reads folders that crop_faces.py made, as files: it turns no "
+                "picture upright and cannot read packed shards. Unset it, or set `train_dir` to such a folder."
+            )
         from facekit.served import served_batches
 
         return served_batches(config.input_service, sampler, loader, index, steps, augmentation, config.seed)
@@ -310,8 +313,7 @@ def pack_command(argv: Sequence[str]) -> int:
     """Put a folder's pictures into a few large files."""
     import packing
 
-    tyro.cli(packing.pack_command, args=argv, use_underscores=True, prog="dataset.py pack")
-    return 0
+    return packing.main(argv)
 
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {

@@ -117,7 +117,7 @@ def find_copies(root: Path, pictures: Sequence[Examined], work: Work) -> list[Ti
     ties = [Tie(one, two, 1.0) for one, two in found.equal.tolist()]
     places = [found.near[start : start + _A_SHARD] for start in range(0, len(found.near), _A_SHARD)]
     shards = [
-        (number, [(pictures[one].path, pictures[two].path) for one, two in part.tolist()])
+        _Pairs(number, [(pictures[one].path, pictures[two].path) for one, two in part.tolist()])
         for number, part in enumerate(places)
     ]
     with tqdm(total=len(found.near), unit="pairs", desc="copies", disable=not shards) as bar:
@@ -130,5 +130,16 @@ def find_copies(root: Path, pictures: Sequence[Examined], work: Work) -> list[Ti
     return ties
 
 
-def _confirm(shard: tuple[int, Sequence[tuple[str, str]]], root: Path) -> tuple[int, list[float]]:
-    return shard[0], confirm(shard[1], root)
+@dataclass(frozen=True)
+class _Pairs:
+    """A shard of pairs to be confirmed; its first picture names it in a message."""
+
+    number: int
+    paths: Sequence[tuple[str, str]]
+
+    def __str__(self) -> str:
+        return self.paths[0][0]
+
+
+def _confirm(shard: _Pairs, root: Path) -> tuple[int, list[float]]:
+    return shard.number, confirm(shard.paths, root)

@@ -9,25 +9,50 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit import manifest
+from facekit import manifest, runtime
 from facekit.bundle import NETWORK
 from facekit.detectors import ALIGNER
 from facekit.examination import Examined
 from facekit.files import written_aside
 from facekit.images import Image, UnreadableImageError, read_image
+from facekit.workers import run_shards
 from inference import Verifier
-from pictures import PictureReader, find_images
+from pictures import Crops, PictureReader, find_images
 
 PART = 4096
 """Pictures in a part file: what a killed run loses at most."""
 
 _AT_ONCE = 512
 _THREADS = 4
+
+Embedded = tuple[list[int], NDArray[np.float32]]
+"""Positions of a shard's pictures and their (n, D) rows."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Pictures to be embedded at once.
+
+    Attributes:
+        positions: where they stand among all.
+        names: their paths.
+        read: gives the network's view of each, None where there is no face.
+    """
+
+    positions: list[int]
+    names: list[str]
+    read: Callable[[str], Image | None]
+
+    def __str__(self) -> str:
+        """The first picture, which names the shard in a message."""
+        return self.names[0]
 
 
 def embed_folder(
@@ -36,6 +61,7 @@ def embed_folder(
     pictures: Sequence[Examined],
     output: Path,
     asked: Callable[[], bool] = lambda: False,
+    cluster: str = "",
 ) -> NDArray[np.float32]:
     """Embed pictures of a folder, as the model's bundle says, or take what an earlier run kept.
 
@@ -45,16 +71,17 @@ def embed_folder(
         pictures: those to embed.
         output: where the embeddings are kept, and the crops of original pictures.
         asked: whether to stop.
+        cluster: address of a scheduler whose workers embed, and see the folders at the same paths; "": this process.
 
     Returns:
         (n, D) float32 unit rows; NaN where the model finds no face.
 
     Raises:
-        ValueError: crops of another recipe than the model's whose originals are gone.
+        ValueError: crops of another recipe than the model's whose originals are gone; or the cluster cannot be used.
         KeyboardInterrupt: stopped; what was embedded is kept.
     """
-    with (verifier.bundle / NETWORK).open("rb") as file:
-        place = output / "embeddings" / hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    digest = network_digest(verifier.bundle)
+    place = output / "embeddings" / digest
     kept = _read_parts(place)
     rows = np.full((len(pictures), verifier.record.embedding_size), np.nan, np.float32)
     missing = []
@@ -65,57 +92,117 @@ def embed_folder(
         else:
             missing.append(position)
     if missing:
-        _embed_missing(verifier, folder, pictures, missing, rows, (output, place), asked)
+        reader_of = _readers(verifier, folder.absolute(), [pictures[at].path for at in missing], output)
+        step = min(_AT_ONCE, PART)
+        chosen = [missing[start : start + step] for start in range(0, len(missing), step)]
+        shards = [Shard(part, names := [pictures[at].path for at in part], reader_of(names)) for part in chosen]
+        embed = partial(embed_shard, verifier)
+        if cluster:
+            embed = partial(embed_with_bundle, verifier.bundle.absolute(), digest)
+        _embed_missing(embed, shards, pictures, rows, place, cluster, asked)
     return rows
 
 
 def _embed_missing(
-    verifier: Verifier,
-    folder: Path,
+    embed: Callable[[Shard], Embedded],
+    shards: Sequence[Shard],
     pictures: Sequence[Examined],
-    missing: Sequence[int],
     rows: NDArray[np.float32],
-    places: tuple[Path, Path],
+    place: Path,
+    cluster: str,
     asked: Callable[[], bool],
 ) -> None:
-    """Embed the missing pictures into their rows and keep them, part by part."""
+    """Embed shards into their rows and keep them, part by part; also what is done when it ends early."""
     from tqdm import tqdm
 
-    output, place = places
-    read = _reader(verifier, folder, [pictures[position].path for position in missing], output)
-    with (
-        ThreadPoolExecutor(_THREADS, thread_name_prefix="decode") as threads,
-        tqdm(total=len(missing), unit="images", desc="embedding") as bar,
-    ):
-        for start in range(0, len(missing), PART):
-            part = missing[start : start + PART]
-            for begin in range(0, len(part), _AT_ONCE):
-                some = part[begin : begin + _AT_ONCE]
-                if asked():
-                    _write_part(place, pictures, part[:begin], rows)
-                    raise KeyboardInterrupt
-                crops = dict(zip(some, threads.map(read, [pictures[at].path for at in some]), strict=True))
-                there = [at for at, crop in crops.items() if crop is not None]
-                if there:
-                    rows[there] = verifier.embed_crops([crop for crop in crops.values() if crop is not None])
-                bar.update(len(some))
-            _write_part(place, pictures, part, rows)
+    done: list[int] = []
+    answered = 0
+    try:
+        with tqdm(total=sum(len(shard.positions) for shard in shards), unit="images", desc="embedding") as bar:
+            # Without a cluster one process: TensorFlow uses all cores by itself.
+            for positions, found in run_shards(
+                embed, shards, processes=1, cluster=cluster, asked=asked, prepare=runtime.start_quietly
+            ):
+                rows[positions] = found
+                done += positions
+                answered += 1
+                bar.update(len(positions))
+                if len(done) >= PART:
+                    _write_part(place, pictures, done, rows)
+                    done = []
+    finally:
+        _write_part(place, pictures, done, rows)
+    if answered < len(shards):
+        raise KeyboardInterrupt
 
 
-def _reader(verifier: Verifier, folder: Path, names: Sequence[str], output: Path) -> Callable[[str], Image | None]:
-    """How the model sees a picture: crops of its own recipe as they are, others through its recipe."""
+def embed_shard(verifier: Verifier, shard: Shard) -> Embedded:
+    """Read and embed a shard's pictures; NaN where the model finds no face."""
+    rows = np.full((len(shard.names), verifier.record.embedding_size), np.nan, np.float32)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="decode") as threads:
+        crops = dict(enumerate(threads.map(shard.read, shard.names)))
+    there = [row for row, crop in crops.items() if crop is not None]
+    if there:
+        rows[there] = verifier.embed_crops([crop for crop in crops.values() if crop is not None])
+    return shard.positions, rows
+
+
+def embed_with_bundle(bundle: Path, digest: str, shard: Shard) -> Embedded:
+    """The same on a cluster's worker, which loads the model once.
+
+    Args:
+        bundle: its folder, which workers see at the same path.
+        digest: of its network, see `network_digest`.
+        shard: what to embed.
+
+    Raises:
+        ValueError: the folder holds no bundle there, or another model's.
+    """
+    return embed_shard(_loaded(bundle, digest), shard)
+
+
+@lru_cache(maxsize=1)
+def _loaded(bundle: Path, digest: str) -> Verifier:
+    verifier = Verifier(bundle)
+    if network_digest(bundle) != digest:
+        raise ValueError(f"{bundle}: the worker sees another model there than the one that is asked for.")
+    return verifier
+
+
+def network_digest(bundle: Path) -> str:
+    """What tells a bundle's network from another: the beginning of its SHA-256."""
+    with (bundle / NETWORK).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+class _FolderReader(PictureReader):
+    """A reader of a whole folder, which gives readers of some of its pictures."""
+
+    def part(self, names: Sequence[str]) -> PictureReader:
+        """One that is small enough to be sent to another machine, and crops nothing that is cropped already."""
+        images = self._images
+        assert isinstance(images, Crops)  # originals were cropped when this reader was made
+        rows = {name: images.rows[name] for name in names}
+        return PictureReader(self._recipe, Crops(images.folder.absolute(), images.made, rows), Path())
+
+
+def _readers(
+    verifier: Verifier, folder: Path, names: Sequence[str], output: Path
+) -> Callable[[Sequence[str]], Callable[[str], Image | None]]:
+    """How the model sees some pictures: crops of its own recipe as they are, others through its recipe."""
     made, recipe = manifest.crop_folder(folder), verifier.record.recipe
-    if recipe is not None and (made is None or made.recipe != recipe):
-        images = find_images(folder, names, "directory")
-        return PictureReader(recipe, images, output / "crops", verifier.bundle / ALIGNER).read
+    if recipe is None or (made is not None and made.recipe == recipe):
+        return lambda some: partial(_read_plain, folder)
+    images = find_images(folder, names, "directory")
+    whole = _FolderReader(recipe, images, output / "crops", verifier.bundle / ALIGNER)
+    return lambda some: whole.part(some).read
 
-    def read(name: str) -> Image | None:
-        try:
-            return read_image(folder / name)
-        except UnreadableImageError:  # gone since it was examined
-            return None
 
-    return read
+def _read_plain(folder: Path, name: str) -> Image | None:
+    try:
+        return read_image(folder / name)
+    except UnreadableImageError:  # gone since it was examined
+        return None
 
 
 def _write_part(place: Path, pictures: Sequence[Examined], part: Sequence[int], rows: NDArray[np.float32]) -> None:

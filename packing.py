@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import tyro
+from pydantic import Field
+
 from facekit import manifest, runtime
 from facekit.detectors import ALIGNER
 from facekit.files import check_writable
@@ -21,51 +24,73 @@ from facekit.index import index_people
 from facekit.lock import locked
 from facekit.packed import PackedPictures, damage, is_packed
 from facekit.picture_cache import file_stamps
-from facekit.shards import Shard, ShardRecord, finish, plan_shards, write_shard
+from facekit.settings import Settings, parse
+from facekit.shards import Shard, ShardRecord, finish, plan_shards, source_of, write_shard
 from facekit.workers import run_shards
 
 # What goes along: it says how the pictures were made.
 BESIDE = (manifest.MARKER, manifest.MANIFEST, ALIGNER, "synthetic.json", "labels.csv")
 
 
-def pack_command(
-    directory: Path,
-    /,
-    output_dir: Path | None = None,
-    shard_mb: int = 256,
-    processes: int = 0,
-    cluster: str = "",
-    verify: bool = False,
-) -> None:
+class PackCommand(Settings):
     """Pack a folder of people into a few large TFRecord files, which `train_dir` takes as it takes the folder.
 
     Started again after it was stopped, it keeps whole shards and makes the rest. Pictures that cannot be read are
     left out and listed.
-
-    Args:
-        directory: a folder with one folder a person; with --verify alone, a packed folder.
-        output_dir: where the shards go.
-        shard_mb: size of a shard in 10^6 bytes.
-        processes: processes that read and write. 0: one a core.
-        cluster: address of a Dask scheduler whose workers share these folders, tcp://host:8786; "": this machine.
-        verify: compare every shard with its checksum, after packing, or of a folder that is packed already.
     """
-    if output_dir is None:
-        if not (verify and is_packed(directory)):
+
+    directory: tyro.conf.Positional[Path]
+    """A folder with one folder a person; with --verify alone, a packed folder."""
+
+    output_dir: Path | None = None
+    """Where the shards go."""
+
+    shard_mb: int = Field(256, ge=1)
+    """Size of a shard in 10^6 bytes."""
+
+    processes: int = Field(0, ge=0, le=256)
+    """Processes that read and write. 0: one a core."""
+
+    cluster: str = ""
+    """Address of a Dask scheduler whose workers share these folders, tcp://host:8786; "": this machine."""
+
+    verify: bool = False
+    """Compare every shard with its checksum, after packing, or of a folder that is packed already."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0 done, 2 wrong input, 130 interrupted."""
+    command = parse(PackCommand, argv, program="dataset.py pack")
+    try:
+        run(command)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted. Nothing done is lost: run the same command again to go on.", file=sys.stderr)
+        return runtime.INTERRUPTED
+    return 0
+
+
+def run(command: PackCommand) -> None:
+    """Pack, then verify, as the command says. Errors as in `pack` and `verify_packed`."""
+    output = command.output_dir
+    if output is None:
+        if not (command.verify and is_packed(command.directory)):
             raise ValueError("`output_dir` is required, unless --verify is given and the folder is a packed one.")
-        output_dir = directory
+        output = command.directory
     else:
-        pack(directory, output_dir, shard_mb, processes, cluster)
-    if verify:
-        verify_packed(output_dir, processes, cluster)
-        print(f"{output_dir}: every shard is as its checksum says.")
+        pack(command.directory, output, command.shard_mb, command.processes, command.cluster)
+    if command.verify:
+        verify_packed(output, command.processes, command.cluster)
+        print(f"{output}: every shard is as its checksum says.")
 
 
 def pack(directory: Path, output_dir: Path, shard_mb: int = 256, processes: int = 0, cluster: str = "") -> None:
-    """Pack a folder; see `pack_command`.
+    """Pack a folder; the arguments are those of `PackCommand`.
 
     Raises:
-        ValueError: a folder or setting is wrong, or nothing can be read.
+        ValueError: a folder or setting is wrong, the output holds another folder's pack, or nothing can be read.
         KeyboardInterrupt: stopped; whole shards are kept.
     """
     if shard_mb < 1:
@@ -75,7 +100,12 @@ def pack(directory: Path, output_dir: Path, shard_mb: int = 256, processes: int 
     if directory.resolve() in (output_dir.resolve(), *output_dir.resolve().parents):
         raise ValueError(f"{output_dir}: lies in the folder to be packed. Choose another `output_dir`.")
     if is_packed(output_dir):
-        print(f"{output_dir}: holds a packed folder already. To pack again, remove it.")
+        if (source := source_of(output_dir)) != directory.resolve():
+            raise ValueError(
+                f"{output_dir}: holds the packed pictures of {source}. Choose another `output_dir` for {directory}, "
+                "or remove it."
+            )
+        print(f"{output_dir}: holds this folder packed already. To pack again, remove it.")
         return
     index = index_people(directory, "directory")
     check_writable(output_dir, "output_dir")
@@ -137,3 +167,7 @@ def _report(folder: Path) -> None:
         print(f"{len(packed.left_out):,} pictures could not be read and were left out:", file=sys.stderr)
     for path, reason in packed.left_out[:10]:
         print(f"  {path}: {reason}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -29,7 +29,7 @@ def read_names(path: Path, setting: str) -> list[str]:
         ValueError: the file cannot be read; names the setting.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
         return [line.rstrip("\r") for line in lines if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read ({error}). See `{setting}`.") from None
@@ -181,7 +181,7 @@ def picture_weights(index: PeopleIndex, config: Config) -> NDArray[np.float64] |
 
 def _read_weights(file: Path) -> Mapping[str, float]:
     try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             rows = csv.DictReader(text)
             names = rows.fieldnames or []
             if not {"path", "weight"} <= set(names):

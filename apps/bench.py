@@ -7,6 +7,7 @@ Run: python -m apps.bench model --image_size 112 --backbones small resnet18
      python -m apps.bench index
      python -m apps.bench input
      python -m apps.bench crop
+     python -m apps.bench aligner --images photos --weights aligner.keras
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from apps.bench_aligner import AlignerBench, bench_aligner
 from apps.bench_crop import CropBench, bench_crop
 from apps.bench_index import IndexBench, bench_index
 from apps.bench_input import InputBench, bench_input
@@ -182,6 +184,7 @@ COMMANDS: dict[str, Command] = {
     "index": Command(IndexBench, bench_index),
     "input": Command(InputBench, bench_input),
     "crop": Command(CropBench, bench_crop),
+    "aligner": Command(AlignerBench, bench_aligner),
 }
 """What can be measured, by its name on the command line."""
 
@@ -199,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in command.run(settings):
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:

@@ -1,16 +1,10 @@
-"""Measure how fast the alignment network is beside MTCNN, on the same pictures, in one run.
-
-In:  a folder of pictures with a face in the middle of each, and weights made by apps/train_aligner.py.
-Out: a Markdown table on stdout: pictures a second by wall clock and by processor time, one process, one thread.
-Run: python -m apps.bench_aligner --images photos --weights aligner.keras
-"""
+"""How fast the alignment network is beside MTCNN: the same pictures, in turns, one process, one thread."""
 
 from __future__ import annotations
 
 import statistics
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +18,9 @@ from facekit.alignment import CropRecipe
 from facekit.cropping import find_pictures
 from facekit.detection import Detector, MtcnnDetector, crop_found, find_faces
 from facekit.images import Image, decode, encode_jpeg
-from facekit.settings import Settings, parse
+from facekit.settings import Settings
 
-# Batches that our own detectors are given, as crop_faces.py does.
+# Pictures that our own detectors are given at once, as crop_faces.py does.
 TOGETHER = 32
 
 
@@ -34,7 +28,7 @@ class AlignerBench(Settings):
     """Pictures a second of the alignment network and of MTCNN, with and without decoding, warping and encoding."""
 
     images: Path
-    """Folder of pictures, best all of one size."""
+    """Folder of pictures with a face in the middle of each, best all of one size."""
 
     weights: Path
     """Weights of the alignment network, made by `python -m apps.train_aligner`."""
@@ -98,12 +92,14 @@ def take_turns(calls: dict[str, Callable[[], None]], count: int, rounds: int) ->
     }
 
 
-def bench(settings: AlignerBench) -> str:
-    """Measure; returns the table.
+def bench_aligner(settings: AlignerBench) -> Iterator[str]:
+    """Measure; yields the lines of a Markdown table. The process is left with one thread and without a GPU.
 
     Raises:
         ValueError: an input is wrong; in one sentence.
     """
+    runtime.use_cpu_only()
+    runtime.limit_threads(1)
     names = find_pictures(settings.images)
     rng = np.random.default_rng(0)
     chosen = rng.choice(names, min(settings.pictures, len(names)), replace=False)
@@ -111,7 +107,7 @@ def bench(settings: AlignerBench) -> str:
     images = [image for file in files if (image := decode(file)) is not None]
     if len(images) < len(files):
         raise ValueError(f"{settings.images}: {len(files) - len(images)} of {len(files)} pictures are unreadable.")
-    fast, mtcnn, recipe = FastDetector(FastAligner(settings.weights)), MtcnnDetector(TOGETHER), CropRecipe()
+    fast, mtcnn, recipe = FastDetector(FastAligner(settings.weights)), MtcnnDetector(), CropRecipe()
     package = "points: mtcnn package, one by one"
     calls: dict[str, Callable[[], None]] = {
         package: find_one_by_one(images),
@@ -121,29 +117,9 @@ def bench(settings: AlignerBench) -> str:
         "crops: alignment network": lambda: crop_all(fast, files, recipe),
     }
     speeds = take_turns(calls, len(images), settings.rounds)
-    columns = ["what", "pictures/s", "a second of processor time", "times the package"]
-    lines = [row(columns), "| --- | ---: | ---: | ---: |"]
+    yield f"{len(images)} pictures, median of {settings.rounds} rounds; one thread.\n"
+    yield row(["what", "pictures/s", "a second of processor time", "times the package"])
+    yield row(["---", "---:", "---:", "---:"])
     for name, speed in speeds.items():
         times = speed.processor / speeds[package].processor
-        lines.append(row([name, f"{speed.wall:.0f}", f"{speed.processor:.0f}", f"{times:.1f}"]))
-    return "\n".join(lines)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0 done, 2 wrong input, 130 interrupted."""
-    settings = parse(AlignerBench, argv)
-    try:
-        runtime.start_quietly()
-        runtime.use_cpu_only()
-        runtime.limit_threads(1)
-        print(bench(settings))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return runtime.INTERRUPTED
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        yield row([name, f"{speed.wall:.0f}", f"{speed.processor:.0f}", f"{times:.1f}"])

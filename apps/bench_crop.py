@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -21,13 +22,17 @@ from apps.timing import row
 from facekit import runtime
 from facekit.detection import Detector, Face, MtcnnDetector
 from facekit.dlib_detector import DlibDetector
-from facekit.images import Image, UnreadableImageError, is_picture, read_image
+from facekit.images import Image, UnreadableImageError, encode_jpeg, is_picture, read_image
 from facekit.mtcnn_boxes import overlaps
 from facekit.settings import Settings
+from facekit.synthetic import draw_photo
+from facekit.workers import cores, peak_memory
 
 KEYPOINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 # Overlap above which two boxes are the same face.
 SAME_FACE = 0.5
+# 12 megapixels.
+LARGE_SIDE = 3464
 COLUMNS = (
     "detector",
     "images/s",
@@ -56,8 +61,11 @@ class CropBench(Settings):
     processes: PositiveInt = 2
     """Processes that share the pictures in the row of several processes."""
 
-    min_face: float = Field(40, ge=12)
-    """Smallest face in the row that leaves smaller ones, in pixels; the package's is 20."""
+    min_faces: tuple[Annotated[float, Field(ge=12)], ...] = (40, 80)
+    """Smallest faces in the rows that leave smaller ones, in pixels; the package's is 20."""
+
+    large: bool = False
+    """Measure one drawn photo of 12 megapixels too, each search in a process of its own."""
 
 
 class PackageMtcnn:
@@ -181,7 +189,7 @@ def bench_crop(settings: CropBench) -> Iterator[str]:
     """Measure every detector, in rounds, so that a disturbance of the machine meets all of them.
 
     Yields:
-        The lines of a Markdown table.
+        The lines of a Markdown table, and of another one with `large`.
 
     Raises:
         ValueError: the folder holds no readable picture.
@@ -194,11 +202,13 @@ def bench_crop(settings: CropBench) -> Iterator[str]:
         for _ in range(settings.rounds):
             for contender in contenders:
                 contender.run()
-    yield f"{count} pictures, median of {settings.rounds} rounds; {multiprocessing.cpu_count()} cores.\n"
+    yield f"{count} pictures, median of {settings.rounds} rounds; {cores()} cores.\n"
     yield row(COLUMNS)
     yield row(["---", *["---:"] * (len(COLUMNS) - 1)])
     for contender in contenders:
         yield _line(contender, contenders[0], count)
+    if settings.large:
+        yield from _of_large_photo(settings)
 
 
 def _contenders(settings: CropBench) -> list[Contender]:
@@ -208,11 +218,37 @@ def _contenders(settings: CropBench) -> list[Contender]:
         Contender("mtcnn package, batches of 32", partial(PackageMtcnn, 32)),
         Contender("ours, 1 process", MtcnnDetector),
         Contender(f"ours, {settings.processes} processes", MtcnnDetector, settings.processes),
-        Contender(f"ours, faces from {settings.min_face:g} px", partial(MtcnnDetector, min_face=settings.min_face)),
+        *_by_smallest_face(settings),
     ]
     if find_spec("dlib"):
         contenders.append(Contender("dlib, boxes only", partial(DlibDetector, _middles)))
     return contenders
+
+
+def _by_smallest_face(settings: CropBench) -> list[Contender]:
+    return [
+        Contender(f"ours, faces from {side:g} px", partial(MtcnnDetector, min_face=side))
+        for side in settings.min_faces
+    ]
+
+
+def _of_large_photo(settings: CropBench) -> Iterator[str]:
+    """A table of our searches of one photo, each in a process of its own that reads it from a file."""
+    yield "\nOne drawn photo of {0} x {0} pixels, median of {1} searches.\n".format(LARGE_SIDE, settings.rounds)
+    columns = ("detector", "seconds", "CPU seconds", "faces", "peak MB")
+    yield row(columns)
+    yield row(["---", *["---:"] * (len(columns) - 1)])
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "photo.jpg").write_bytes(encode_jpeg(draw_photo(0, 0, 0, LARGE_SIDE).image))
+        alone = settings.model_copy(update={"images": Path(folder), "pictures": 1})
+        for contender in [Contender("ours", MtcnnDetector), *_by_smallest_face(settings)]:
+            with ExitStack() as stack:
+                contender.start(alone, stack)
+                for _ in range(settings.rounds):
+                    contender.run()
+            wall, cpu = statistics.median(contender.wall), statistics.median(contender.cpu)
+            faces = sum(len(found) for found in contender.found)
+            yield row([contender.name, f"{wall:.1f}", f"{cpu:.1f}", str(faces), f"{contender.peak:.0f}"])
 
 
 def _middles(images: Sequence[Image], boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -242,8 +278,6 @@ def _line(contender: Contender, first: Contender, count: int) -> str:
 def _pictures(settings: CropBench) -> list[Image]:
     """The pictures that all detectors get."""
     if settings.images is None:
-        from facekit.synthetic import draw_photo
-
         return [draw_photo(0, person, 0).image for person in range(settings.pictures)]
     paths = sorted(path for path in settings.images.rglob("*") if is_picture(path))
     step = max(1, len(paths) // settings.pictures)
@@ -276,11 +310,4 @@ def _prepare(make: Callable[[], Detector], settings: CropBench, number: int, pro
 def _run() -> Round:
     start = time.process_time()
     found = _state["detector"].detect(_state["images"])
-    return Round(time.process_time() - start, _peak_megabytes(), found)
-
-
-def _peak_megabytes() -> float:
-    """Most memory that this process has held."""
-    # Not getrusage: its peak is handed down from the process that started this one.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(status.split("VmHWM:")[1].split()[0]) / 1e6
+    return Round(time.process_time() - start, peak_memory() / 1e6, found)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import resource
+import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,10 +13,10 @@ from typing import NamedTuple
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from apps.input_contenders import CONTENDERS, NEGATIVES, Counts, Work
+from apps.input_contenders import CONTENDERS, Counts, Work
 from apps.timing import device, row
 from facekit.settings import Settings
-from facekit.workers import cores
+from facekit.workers import cores, peak_memory
 
 COLUMNS = ("way", "images/s", "share of the limit", "CPU us a picture", "share by CPU", "MB more")
 LIMIT = next(iter(CONTENDERS))
@@ -29,7 +28,7 @@ _MB = 1e6
 class InputBench(Settings):
     """Images a second of the training input, all ways in turns, so that a busy machine is unfair to all alike."""
 
-    sizes: tuple[PositiveInt, ...] = Field((112, 250), min_length=1)
+    sizes: tuple[PositiveInt, ...] = Field((112, 224, 250), min_length=1)
     """Sides of the pictures that are drawn, in pixels. They are batched at that size."""
 
     images: tuple[Path, ...] = ()
@@ -41,8 +40,8 @@ class InputBench(Settings):
     pictures: int = Field(2000, ge=100)
     """Pictures drawn of each size, ten of each person; of `images`, as many as there are."""
 
-    batch_size: int = Field(320, ge=10, multiple_of=2 + NEGATIVES)
-    """Pictures a batch."""
+    batch_size: PositiveInt = 320
+    """Pictures a batch; all of a folder that has fewer."""
 
     rounds: PositiveInt = 5
     """Rounds in which every way has its turn."""
@@ -91,8 +90,6 @@ def bench_input(settings: InputBench) -> Iterator[str]:
             yield row(["---"] + ["---:"] * (len(COLUMNS) - 1))
             streams = {name: way(work) for name, way in chosen.items()}
             yield from lines(measure(streams, settings.rounds, settings.seconds))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    yield f"\nAt most {peak / _MB:,.0f} MB in this process, all ways and TensorFlow together."
 
 
 def measure(streams: dict[str, Counts], rounds: int, seconds: float) -> dict[str, list[Turn]]:
@@ -107,15 +104,14 @@ def measure(streams: dict[str, Counts], rounds: int, seconds: float) -> dict[str
 def take_turn(stream: Counts, seconds: float) -> Turn:
     """Take batches of a stream for so long, after those that were ready."""
     _settle()
-    _forget_peak()
-    before = _status("VmRSS")
+    before = _memory_now() if _forget_peak() else float("nan")
     for _ in range(READY):
         next(stream)
     began, cpu, pictures = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - began < seconds:
         pictures += next(stream)
     spent, cpu = time.perf_counter() - began, time.process_time() - cpu
-    return Turn(pictures / spent, 1e6 * cpu / pictures, (_status("VmHWM") - before) / _MB)
+    return Turn(pictures / spent, 1e6 * cpu / pictures, (peak_memory() - before) / _MB)
 
 
 def _settle() -> None:
@@ -166,23 +162,19 @@ def _prepare(folder: Path, packed: Path, size: int, batch: int) -> Work:
     packed.mkdir()
     plan = plan_shards(index, packed, file_stamps(index)[:, 0].clip(min=0), 64 * 10**6)
     finish(packed, [write_shard(shard) for shard in plan], folder)
-    return Work(index, packed, size, batch, cores())
+    return Work(index, packed, size, min(batch, len(index)), cores())
 
 
-def _forget_peak() -> None:
-    """Have the system count the most memory of this process anew, where it can."""
+def _forget_peak() -> bool:
+    """Have the system count the most memory of this process anew; whether it can. Linux only."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        pass
+        return False
+    return True
 
 
-def _status(name: str) -> float:
-    """A figure of this process' memory in bytes; nan where the system does not tell."""
-    try:
-        text = Path("/proc/self/status").read_text()
-    except OSError:
-        return float("nan")
-    return next(
-        (1024.0 * int(line.split()[1]) for line in text.splitlines() if line.startswith(name)), float("nan")
-    )
+def _memory_now() -> int:
+    """Bytes that this process holds. Linux only."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

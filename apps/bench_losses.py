@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -13,6 +12,7 @@ from apps.timing import device, median_seconds, row
 from config import Config
 from facekit import runtime
 from facekit.settings import Settings
+from facekit.workers import peak_memory
 from objectives import build_objective
 
 # What is timed: settings of config.py.
@@ -58,8 +58,7 @@ class LossBench(Settings):
     """Pictures in its measured step, from which that of batch_size is reckoned: 512 would not fit in memory."""
 
     cubic: tuple[PositiveInt, ...] = (128, 256, 512)
-    """Batch sizes at which semi-hard mining is compared with the published form, which tiles the distances. Memory
-    is read from Linux' /proc."""
+    """Batch sizes at which semi-hard mining is compared with the published form, which tiles the distances."""
 
     warmup: NonNegativeInt = 2
     """Calls before the clock starts."""
@@ -167,15 +166,8 @@ def _semi_hard_cost(kind: str, size: int, settings: LossBench) -> tuple[float, f
         return tape.gradient(value, rows)
 
     step.get_concrete_function()
-    before = _peak_megabytes()
-    return _seconds(step, settings), _peak_megabytes() - before
-
-
-def _peak_megabytes() -> float:
-    """Most memory that this process has held."""
-    # Not getrusage: its peak is handed down from the process that started this one.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(status.split("VmHWM:")[1].split()[0]) / 1e6
+    before = peak_memory()
+    return _seconds(step, settings), (peak_memory() - before) / 1e6
 
 
 def cubic_semi_hard(labels: Any, rows: Any, margin: float = 1.0) -> Any:

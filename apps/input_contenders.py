@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.index import PeopleIndex
-from facekit.sampling import TupletSampler
+from facekit.sampling import Neighbours
 
 Counts = Iterator[int]
 """Pictures of each batch (or of each pass of the bare decoder), as it is there."""
 
-# Tuplets of ten pictures: what the default settings train on.
-NEGATIVES = 8
 # Of the picture's range, of a full turn, and of the side: the project's defaults, said in Keras' terms.
 BRIGHTNESS, CONTRAST, DEGREES, CUTOUT = 0.2, 0.2, 10.0, 0.3
 FIVE = {
@@ -30,6 +28,27 @@ FIVE = {
 }
 
 
+class ShuffledSampler:
+    """Every picture once in a pass, in a new order each time, as Keras' utility draws them.
+
+    Not tuplets as in training: they repeat some pictures, which are decoded once, and the comparison is by decoded
+    pictures. What is left of a pass and fills no batch is passed over.
+
+    Args:
+        count: pictures there are.
+        batch: pictures a batch, at most `count`.
+    """
+
+    def __init__(self, count: int, batch: int):
+        self._count, self._batch = count, batch
+
+    def batch(self, step: int, neighbours: Neighbours | None = None) -> NDArray[np.int64]:
+        """Positions of the pictures of batch `step`, (batch,), all different."""
+        turn, place = divmod(step, self._count // self._batch)
+        order = np.random.default_rng([0, turn]).permutation(self._count)
+        return order[place * self._batch : (place + 1) * self._batch]
+
+
 @dataclass(frozen=True)
 class Work:
     """The pictures of a comparison.
@@ -38,7 +57,7 @@ class Work:
         index: the pictures, in folders of people.
         packed: the same, packed.
         size: side of the network's input.
-        batch: pictures a batch, a multiple of 10.
+        batch: pictures a batch, at most those of the index.
         threads: threads that decode.
     """
 
@@ -48,9 +67,9 @@ class Work:
     batch: int
     threads: int
 
-    def sampler(self) -> TupletSampler:
+    def sampler(self) -> ShuffledSampler:
         """Draws the pictures of all our streams."""
-        return TupletSampler(self.index.labels, self.batch // (2 + NEGATIVES), NEGATIVES, seed=0)
+        return ShuffledSampler(len(self.index), self.batch)
 
     def encoded(self, count: int) -> list[NDArray[np.uint8]]:
         """Bytes of as many pictures as our streams draw them: the bare decoder gets the same mixture."""

@@ -11,7 +11,6 @@ Run: python -m apps.plant_errors plant crops damaged
 from __future__ import annotations
 
 import csv
-import io
 import os
 import shutil
 import sys
@@ -28,9 +27,10 @@ from pydantic import Field
 
 from examining import list_pictures
 from facekit import manifest
-from facekit.files import check_writable, write_bytes, write_text
+from facekit.files import check_writable, write_bytes
 from facekit.images import Image, encode_jpeg, read_image
 from facekit.settings import Settings, parse
+from facekit.tables import csv_bytes
 
 TRUTH = "truth.csv"
 SWAPPED, MERGED, FROM_MERGED, SPLIT = "swapped", "merged", "from_merged", "split"
@@ -224,9 +224,7 @@ def plant(command: PlantCommand) -> Plan:
         else:
             _link(origin, path)
     _write_manifest(command, plan)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("kind", "path", "other"), *plan.truth])
-    write_text(command.target / TRUTH, text.getvalue())
+    write_bytes(command.target / TRUTH, csv_bytes([("kind", "path", "other"), *plan.truth]))
     return plan
 
 
@@ -310,7 +308,7 @@ def score(command: ScoreCommand) -> list[Line]:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             return list(csv.DictReader(file))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}).") from None

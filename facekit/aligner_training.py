@@ -157,9 +157,7 @@ def train_aligner(  # noqa: PLR0913 - numbers by name read better here than an o
 
     batches = _ahead(draw, range(done * steps, epochs * steps))
     for epoch in range(done, epochs):
-        network.reset_metrics()
-        # Keras answers with the mean since the last reset.
-        loss = [float(network.train_on_batch(*next(batches))) for _ in range(steps)][-1]
+        loss = float(np.mean([network.train_on_batch(*next(batches)) for _ in range(steps)]))
         if state is not None:
             save_state(state, network, {"plan": plan, "epochs_done": epoch + 1})
         if on_epoch is not None:

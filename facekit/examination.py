@@ -7,7 +7,6 @@ import binascii
 import csv
 import errno
 import hashlib
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,13 @@ import cv2
 import numpy as np
 
 from facekit.files import write_bytes
+from facekit.header import TOO_LARGE, TRUNCATED, problem_kind
 from facekit.images import MOST_BYTES, Image, decode
 from facekit.perceptual_hash import THUMBNAIL, thumbnail
 from facekit.quality import PIXELS, measure
+from facekit.tables import csv_bytes
 
 NOT_PERMITTED, UNREADABLE, EMPTY = "not_permitted", "unreadable", "empty"
-TRUNCATED, NOT_A_PICTURE = "truncated", "not_a_picture"
-
-# How files begin that hold a picture, whatever their name says.
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
 
 COLUMNS = ("path", "bytes", "modified_ns", "problem", "width", "height", "digest", *PIXELS, "thumbnail")
 
@@ -37,8 +34,8 @@ class Examined:
         path: the file, relative to the folder, "/" between parts.
         size: its bytes.
         modified_ns: its time of change, by which a changed file is known.
-        problem: why it is no picture to learn from: "not_permitted", "unreadable", "empty", "truncated",
-            "not_a_picture"; "" for a whole picture, of which alone the rest is known.
+        problem: why it is no picture to learn from: "not_permitted", "unreadable", "empty", or a word of
+            `facekit.header.problem_kind`; "" for a whole picture, of which alone the rest is known.
         width: pixels, upright.
         height: pixels.
         digest: 128 bits of the file's SHA-256, as hexadecimal digits: equal files have the same.
@@ -89,9 +86,10 @@ def examine(root: Path, name: str) -> Examined:
     """Read and decode one file, whole, once. Never raises for what a file may hold."""
     size, modified = stamp(root / name)
     try:
-        # A pipe would never end; a file of such a size is no picture.
-        if not (root / name).is_file() or size > MOST_BYTES:
+        if not (root / name).is_file():  # a pipe would never end
             return Examined(name, size, modified, UNREADABLE)
+        if size > MOST_BYTES:
+            return Examined(name, size, modified, TOO_LARGE)
         data = (root / name).read_bytes()
     except OSError as error:
         denied = error.errno in (errno.EACCES, errno.EPERM)
@@ -110,8 +108,8 @@ def _decoded(data: bytes) -> tuple[str, Image | None]:
     """A file's picture; or what is wrong with it, and None."""
     if not data:
         return EMPTY, None
-    if not data.startswith(_BEGINNINGS):
-        return NOT_A_PICTURE, None
+    if kind := problem_kind(data):
+        return kind, None
     try:
         image = decode(data)
     except cv2.error:  # for example more pixels than OpenCV admits
@@ -170,10 +168,3 @@ def thumbnails_of(rows: Sequence[Examined]) -> np.ndarray:
     """The thumbnails of whole pictures, (n, 16, 16) uint8."""
     data = b"".join(row.thumbnail for row in rows)
     return np.frombuffer(data, np.uint8).reshape(len(rows), THUMBNAIL, THUMBNAIL)
-
-
-def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
-    """Rows as CSV; names that are not UTF-8, as old archives have, keep their bytes."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")

@@ -35,8 +35,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write `text` as UTF-8 to `path`, whole or not at all; names of files that are no UTF-8 stay as they are."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def check_writable(folder: Path, setting: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from facekit.examination import csv_bytes
+from facekit.tables import csv_bytes
 
 COLUMNS = ("path", "person", "problem", "value", "other_path", "other_person", "suggestion", "excluded")
 
@@ -15,6 +15,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "empty": ("Empty", "The file has no bytes."),
     "truncated": ("Truncated", "The file begins as a picture and cannot be decoded to its end."),
     "not_a_picture": ("Not a picture", "The file's name says picture; its bytes don't."),
+    "heic": ("HEIC or AVIF", "A phone's format that is not decoded here; save the picture as JPEG first."),
+    "too_large": ("Too large", "More than 512 MiB, or the file declares more than 2^28 pixels: it is not decoded."),
     "duplicate": ("Copies within a person", "The same photo twice in one folder: it counts twice in training."),
     "duplicate_across": ("Copies across people", "The same photo in two folders: one of the labels is wrong."),
     "wrong_label": ("Unlike their folder", "The picture resembles another folder more than the others of its own."),
@@ -32,7 +34,7 @@ KINDS: dict[str, tuple[str, str]] = {
 }
 """Kinds of findings, the gravest first: their names for people, and what they mean."""
 
-DEFECTS = ("not_permitted", "unreadable", "empty", "truncated", "not_a_picture")
+DEFECTS = ("not_permitted", "unreadable", "empty", "truncated", "not_a_picture", "heic", "too_large")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 MOST_PIXELS = 2**28
 """Larger pictures are refused: 16,384 x 16,384 pixels take 800 MB decoded. Cameras make at most 200 million."""
 
+HEIC, NOT_A_PICTURE, TRUNCATED, TOO_LARGE = "heic", "not_a_picture", "truncated", "too_large"
+
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WIDTH, _HEIGHT = 256, 257
 
@@ -17,16 +19,27 @@ def problem(data: bytes) -> str:
 
     A file of a few kilobytes can declare billions of pixels, and a decoder makes room for them at once.
     """
+    kind = problem_kind(data)
+    if kind == HEIC:
+        return "is a HEIC or AVIF picture; save it as JPEG first"
+    if kind == TOO_LARGE:
+        width, height = declared_size(data)
+        return f"declares {width} x {height} pixels, more than {MOST_PIXELS:,}"
+    return "is truncated or not a picture" if kind else ""
+
+
+def problem_kind(data: bytes) -> str:
+    """The same in a word: "heic", "not_a_picture", "truncated", "too_large"; "" where bytes may be decoded."""
     if data[4:8] == b"ftyp" and data[8:11] in (b"hei", b"hev", b"mif", b"msf", b"avi"):
         # OpenCV's builds differ in what they can do, and none turns such a picture upright.
-        return "is a HEIC or AVIF picture; save it as JPEG first"
+        return HEIC
+    if not any(matches(data) for matches, _ in _FORMATS):
+        return NOT_A_PICTURE
     try:
         width, height = declared_size(data)
     except (struct.error, ValueError, IndexError):
-        return "is truncated or not a picture"
-    if width * height > MOST_PIXELS:
-        return f"declares {width} x {height} pixels, more than {MOST_PIXELS:,}"
-    return ""
+        return TRUNCATED
+    return TOO_LARGE if width * height > MOST_PIXELS else ""
 
 
 def declared_size(data: bytes) -> tuple[int, int]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.images import Image, UnreadableImageError, decoded, resize_square
+from facekit.images import MOST_BYTES, Image, UnreadableImageError, decoded, resize_square
 from facekit.index import PeopleIndex
 from facekit.workers import cores
 
@@ -23,10 +25,24 @@ T = TypeVar("T")
 Read = Callable[[str], bytes]
 """Gives the encoded bytes of a picture by its path in the index; OSError where it cannot."""
 
+# A disk or server that does not answer may answer again: seconds to wait before each further try.
+PAUSES = (0.1, 1.0)
+PASSING = frozenset(
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "EAGAIN", "EINTR", "EMFILE", "ENFILE", "EBUSY", "ETIMEDOUT", "ECONNRESET")
+    if hasattr(errno, name)
+)
+# Pictures one after the other that a disk may fail to give before it is taken to be gone.
+MOST_PASSING = 10
+
 # Pieces of a batch for each thread: with one, all wait for the slowest; with many, handing them out costs.
 PIECES = 4
 # TensorFlow takes an array as it is, without a copy, where it begins at a multiple of this.
 ALIGNMENT = 64
+
+
+class NoAnswerError(UnreadableImageError):
+    """A file that the disk or server does not give at present, which says nothing about the picture."""
 
 
 class Plan(Protocol):
@@ -50,11 +66,17 @@ class Cache(Protocol):
 
 
 def read_below(root: Path, path: str) -> bytes:
-    """The bytes of the file `root`/`path`. Raises OSError. 0.6 of the time that `Path.read_bytes` takes."""
+    """The bytes of the file `root`/`path`. Raises OSError. Faster than `Path.read_bytes`."""
     # Not blocking: a pipe that took the place of a file gives nothing, instead of waiting for a writer for ever.
-    descriptor = os.open(f"{root}/{path}", os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = os.open(f"{root}/{path}", os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        data = os.read(descriptor, os.fstat(descriptor).st_size)
+        size = os.fstat(descriptor).st_size
+        if size > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"it is larger than {MOST_BYTES:,} bytes, too large for a picture")
+        data = os.read(descriptor, size)
+        # Some file systems give less than asked for at once.
+        while 0 < len(data) < size and (more := os.read(descriptor, size - len(data))):
+            data += more
     finally:
         os.close(descriptor)
     return data
@@ -73,21 +95,33 @@ def read_picture(read: Read, root: Path, path: str, size: int) -> Image:
         (size, size, 3) uint8 RGB.
 
     Raises:
+        NoAnswerError: the disk or server does not give it, also after some waiting.
         UnreadableImageError: it cannot be read or decoded; names it.
     """
     name = f"{root}/{path}"
-    try:
-        data = read(path)
-    except OSError as error:
-        raise UnreadableImageError(f"{name}: cannot be read ({error.strerror}).") from None
-    return resize_square(decoded(data, name), size)
+    return resize_square(decoded(_patiently(read, path, name), name), size)
+
+
+def _patiently(read: Read, path: str, name: str) -> bytes:
+    """The bytes of a picture, asked for again after an error that may pass."""
+    for pause in (*PAUSES, None):
+        try:
+            return read(path)
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise UnreadableImageError(f"{name}: cannot be read ({error.strerror}).") from None
+            if pause is None:
+                raise NoAnswerError(f"{name}: cannot be read ({error.strerror}).") from None
+        time.sleep(pause)
+    raise AssertionError("The last pause is None.")
 
 
 class PictureLoader:
     """Reads pictures by their position in an index, in threads, each picture of a batch once.
 
-    A file that cannot be decoded is replaced by the next readable picture of the same person, so that a bad file
-    never ends a long run and never makes a wrong label; it is remembered in `failures`.
+    A file that cannot be decoded is replaced by the next readable picture of the same person, or of the next person
+    where nobody's is left, so that a bad file never ends a long run; `read` says which picture is shown, so that
+    it never makes a wrong label. It is remembered in `failures`.
 
     Args:
         index: the pictures.
@@ -98,7 +132,7 @@ class PictureLoader:
 
     Attributes:
         size: as given.
-        failures: why a picture could not be read, by its path.
+        failures: why a picture could not be read, by its path; without those that could be later on.
     """
 
     def __init__(
@@ -110,6 +144,7 @@ class PictureLoader:
         self._threads = ThreadPoolExecutor(threads or cores(), thread_name_prefix="decode")
         self._memory = _Memory()
         self.failures: dict[str, str] = {}
+        self._lost: set[str] = set()
         self._hopeless: UnreadableImageError | None = None
 
     @contextmanager
@@ -117,7 +152,7 @@ class PictureLoader:
         """Around work that reads through `tf.data`, which buries an error of ours under its own: give ours back.
 
         Raises:
-            UnreadableImageError: a person has no readable picture at all.
+            UnreadableImageError: as in `read`.
         """
         try:
             yield
@@ -127,6 +162,12 @@ class PictureLoader:
             raise
 
     def load(self, positions: NDArray[np.int64], plan: Plan | None = None) -> NDArray[np.uint8]:
+        """The first half of what `read` gives."""
+        return self.read(positions, plan)[0]
+
+    def read(
+        self, positions: NDArray[np.int64], plan: Plan | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Pictures at these positions.
 
         Args:
@@ -134,19 +175,22 @@ class PictureLoader:
             plan: changes the picture of each place, counted through the flattened positions; None: none does.
 
         Returns:
-            positions.shape + (size, size, 3) uint8 RGB.
+            positions.shape + (size, size, 3) uint8 RGB; and positions.shape int64, what is shown: the position
+            itself or that of the picture that stands in.
 
         Raises:
-            UnreadableImageError: a person has no readable picture at all.
+            UnreadableImageError: more than half of all pictures cannot be read.
+            NoAnswerError: the disk gives nothing any more.
         """
+        shown = positions.astype(np.int64).ravel()
         batch = self._memory.take((positions.size, self.size, self.size, 3))
         unique, inverse = np.unique(positions, return_inverse=True)
         order = np.argsort(inverse.ravel(), kind="stable")
         places = np.split(order, np.cumsum(np.bincount(inverse.ravel()))[:-1]) if len(order) else []
         work = list(zip(unique.tolist(), [same.tolist() for same in places], strict=True))
-        for _ in self._threads.map(partial(self._fill, batch, plan), self._pieces(work)):
+        for _ in self._threads.map(partial(self._fill, batch, shown, plan), self._pieces(work)):
             pass
-        return batch.reshape(*positions.shape, *batch.shape[1:])
+        return batch.reshape(*positions.shape, *batch.shape[1:]), shown.reshape(positions.shape)
 
     def changed(self, images: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
         """Pictures that are there already, (n, size, size, 3) uint8, changed as a plan says; in threads."""
@@ -164,29 +208,56 @@ class PictureLoader:
         each = max(1, -(-len(work) // self._most))
         return [work[start : start + each] for start in range(0, len(work), each)]
 
-    def _fill(self, batch: NDArray[np.uint8], plan: Plan | None, piece: Sequence[tuple[int, list[int]]]) -> None:
-        """Put pictures, each read once, into their places of the batch."""
+    def _fill(
+        self,
+        batch: NDArray[np.uint8],
+        shown: NDArray[np.int64],
+        plan: Plan | None,
+        piece: Sequence[tuple[int, list[int]]],
+    ) -> None:
+        """Put pictures, each read once, into their places of the batch, and write down which ones they are."""
         for position, places in piece:
-            image = self._picture(position)
+            found, image = self._picture(position)
             for place in places:
                 batch[place] = image if plan is None else plan.apply(place, image)
+                shown[place] = found
 
-    def _picture(self, position: int) -> Image:
-        """The picture of a position, or the next readable one of the same person."""
+    def _picture(self, position: int) -> tuple[int, Image]:
+        """The picture of a position, or the one that stands in for it, with its own position."""
+        unanswered = 0
         for candidate in self._candidates(position):
             path = self._index.paths[candidate]
-            if path in self.failures:
+            if path in self._lost:
                 continue
             try:
-                return self._read(candidate, path)
-            except UnreadableImageError as error:
+                image = self._read(candidate, path)
+            except NoAnswerError as error:
+                unanswered += 1
                 self.failures[path] = str(error)
-        person = self._index.people[self._index.labels[position]]
-        self._hopeless = UnreadableImageError(
-            f"{self._index.root / person}: none of its pictures can be read. Mend or remove the folder, or name it "
-            "in the file of `exclude_people`."
-        )
-        raise self._hopeless
+                if unanswered == MOST_PASSING:
+                    self._give_up(
+                        NoAnswerError(f"{error} So were {unanswered - 1} others: is the disk still there?")
+                    )
+            except UnreadableImageError as error:
+                self._lose(path, str(error))
+            else:
+                self.failures.pop(path, None)
+                return candidate, image
+        self._give_up(UnreadableImageError(f"{self._index.root}: none of its pictures can be read."))
+
+    def _lose(self, path: str, reason: str) -> None:
+        """Never try a picture again; a folder that has lost most of its pictures is no folder to learn from."""
+        self.failures[path] = reason
+        self._lost.add(path)
+        if 2 * len(self._lost) > len(self._index):
+            lost = f"{len(self._lost):,} of {len(self._index):,}"
+            self._give_up(
+                UnreadableImageError(f"{self._index.root}: {lost} pictures cannot be read, the last one: {reason}")
+            )
+
+    def _give_up(self, error: UnreadableImageError) -> NoReturn:
+        self._hopeless = error
+        raise error
 
     def _read(self, position: int, path: str) -> Image:
         kept = self._cache.get(position) if self._cache else None
@@ -198,12 +269,14 @@ class PictureLoader:
         return image
 
     def _candidates(self, position: int) -> Iterator[int]:
-        """The position itself, then the person's other pictures in turn."""
+        """The position itself, the person's other pictures in turn, then those of the people who come next."""
         yield position
-        by_person, label = self._by_person, self._index.labels[position]
-        start, end = np.searchsorted(self._index.labels, [label, label + 1], sorter=by_person)
-        own = by_person[start:end]
-        yield from np.roll(own, -int(np.searchsorted(own, position)))[1:].tolist()
+        by_person, people = self._by_person, len(self._index.people)
+        first = int(self._index.labels[position])
+        for label in range(first, first + people):
+            start, end = np.searchsorted(self._index.labels, [label % people, label % people + 1], sorter=by_person)
+            own = by_person[start:end]
+            yield from (np.roll(own, -int(np.searchsorted(own, position)))[1:] if label == first else own).tolist()
 
     @cached_property
     def _by_person(self) -> NDArray[np.int64]:

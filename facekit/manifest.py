@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import csv
-import io
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ import numpy as np
 from facekit.alignment import CropRecipe
 from facekit.detection import Face, Finding
 from facekit.files import write_text, written_aside
+from facekit.tables import csv_bytes
 
 MANIFEST, MARKER = "manifest.csv", "crops.json"
 UNREADABLE, TOO_SMALL = "unreadable", "too_small"
@@ -93,32 +93,21 @@ class Row(NamedTuple):
         return cls(path, crop, sys.intern(reason), int(faces), packed, int(size), int(modified))
 
 
-def _csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
-    """Rows as CSV; names that are not UTF-8, as old archives have, keep their bytes."""
-    text = io.StringIO()
-    plain = csv.writer(text, lineterminator="\n")
-    # Before Python 3.13 the module leaves a carriage return in a name bare, and then takes it for a row's end.
-    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for row in rows:
-        (quoting if "\r" in row[0] else plain).writerow(row)
-    return text.getvalue().encode("utf-8", "surrogateescape")
-
-
 def append_rows(folder: Path, rows: Sequence[Row]) -> None:
     """Add rows to the folder's manifest, in one write."""
     path = folder / MANIFEST
-    header = b"" if path.exists() else _csv_bytes([COLUMNS])
+    header = b"" if path.exists() else csv_bytes([COLUMNS])
     with path.open("ab") as file:
-        file.write(header + _csv_bytes(row.cells() for row in rows))
+        file.write(header + csv_bytes(row.cells() for row in rows))
 
 
 def rewrite(folder: Path, rows: Iterable[Row]) -> None:
     """Write the folder's manifest anew, sorted by path, whole or not at all."""
     ordered = iter(sorted(rows, key=lambda row: row.path))
     with written_aside(folder / MANIFEST) as aside, aside.open("wb") as file:
-        file.write(_csv_bytes([COLUMNS]))
+        file.write(csv_bytes([COLUMNS]))
         while part := [row.cells() for row in islice(ordered, 10_000)]:
-            file.write(_csv_bytes(part))
+            file.write(csv_bytes(part))
 
 
 def read(folder: Path) -> dict[str, Row]:

@@ -59,15 +59,19 @@ def served_batches(
         tf.data.experimental.service.distribute(processing_mode=policy, service=f"grpc://{address}")
     )
 
+    made_here: dict[int, NDArray[np.int64]] = {}
+
     def make(step: int) -> NDArray[np.uint8]:
-        return loader.load(positions[steps.index(step)].ravel())
+        images, made_here[step] = loader.read(positions[steps.index(step)].ravel())
+        return images
 
     def generate() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
         arriving = ((int(step), images) for step, images in stream.as_numpy_iterator())
         for row, (step, images) in enumerate(in_order(arriving, steps, make)):
             if augmentation is not None:
                 images = loader.changed(images, augmentation.plan(seed, step, len(images)))
-            yield images.reshape(*shape, *images.shape[1:]), index.labels[positions[row]].astype(np.int32)
+            shown = made_here.pop(step, positions[row]).reshape(shape)
+            yield images.reshape(*shape, *images.shape[1:]), index.labels[shown].astype(np.int32)
 
     picture = (loader.size, loader.size, 3)
     signature = (tf.TensorSpec((*shape, *picture), tf.uint8), tf.TensorSpec(shape, tf.int32))

@@ -15,12 +15,10 @@ A packed folder holds:
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from facekit.files import write_bytes, write_text, written_aside
 from facekit.images import UnreadableImageError, decoded
 from facekit.index import PeopleIndex
 from facekit.loading import read_below
+from facekit.tables import csv_bytes
 
 PACK, PICTURES = "pack.json", "pictures.csv"
 COLUMNS = ("path", "shard", "offset", "length")
@@ -42,7 +41,7 @@ class Shard:
     """A shard to be written: its pictures, in order.
 
     Attributes:
-        root: folder of the pictures.
+        root: folder of the pictures, absolute.
         folder: where the shard goes.
         name: its file.
         paths: pictures, relative to `root`.
@@ -53,6 +52,15 @@ class Shard:
     name: str
     paths: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """The first picture's file, which names the shard in a message."""
+        return str(self.root / self.paths[0])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the folder and the paths: tells whether a record belongs to this shard."""
+        return hashlib.sha256(os.fsencode("\n".join([str(self.root), *self.paths]))).hexdigest()
+
 
 @dataclass(frozen=True)
 class ShardRecord:
@@ -62,7 +70,7 @@ class ShardRecord:
         name: its file.
         bytes: its size.
         sha256: its checksum.
-        digest: SHA-256 of the paths it was to hold: tells whether it belongs to the same folder.
+        digest: of the `Shard` that it was written for.
         pictures: [path, offset, length] of each.
         left_out: [path, reason] of each that could not be read.
     """
@@ -93,8 +101,9 @@ def plan_shards(index: PeopleIndex, folder: Path, sizes: NDArray[np.int64], shar
             held = 0
         groups[-1].append(index.paths[position])
         held += int(sizes[position])
+    root = index.root.resolve()
     return [
-        Shard(index.root, folder, f"pack-{number:05d}-of-{len(groups):05d}.tfrecord", tuple(paths))
+        Shard(root, folder, f"pack-{number:05d}-of-{len(groups):05d}.tfrecord", tuple(paths))
         for number, paths in enumerate(groups)
     ]
 
@@ -114,7 +123,7 @@ def write_shard(shard: Shard) -> ShardRecord:
     with written_aside(shard.folder / shard.name) as aside:
         _write_examples(aside, shard, pictures, left_out)
         size, checksum = aside.stat().st_size, file_sha256(aside)
-    record = ShardRecord(shard.name, size, checksum, _digest(shard.paths), pictures, left_out)
+    record = ShardRecord(shard.name, size, checksum, shard.digest, pictures, left_out)
     write_text(_record_path(shard), json.dumps(asdict(record)))
     return record
 
@@ -163,7 +172,7 @@ def read_record(shard: Shard) -> ShardRecord | None:
         size = (shard.folder / shard.name).stat().st_size
     except (OSError, ValueError, TypeError):
         return None
-    whole = record.digest == _digest(shard.paths) and record.bytes == size
+    whole = record.digest == shard.digest and record.bytes == size
     return record if whole else None
 
 
@@ -173,14 +182,12 @@ def finish(folder: Path, records: Iterable[ShardRecord], source: Path) -> None:
     Args:
         folder: the packed folder.
         records: of all shards.
-        source: where the pictures come from, to be told.
+        source: the folder that the pictures come from.
     """
     ordered = sorted(records, key=lambda record: record.name)
     rows = [(path, place, start, size) for place, one in enumerate(ordered) for path, start, size in one.pictures]
     rows.sort(key=lambda row: row[0].split("/", 1))  # by person, then by name, as an index has them
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
-    listed = os.fsencode(text.getvalue())  # names that are no UTF-8 stay as they are
+    listed = csv_bytes([COLUMNS, *rows])
     write_bytes(folder / PICTURES, listed)
     shards = [
         {"name": one.name, "bytes": one.bytes, "sha256": one.sha256, "pictures": len(one.pictures)}
@@ -188,7 +195,7 @@ def finish(folder: Path, records: Iterable[ShardRecord], source: Path) -> None:
     ]
     values = {
         "version": VERSION,
-        "source": str(source),
+        "source": str(source.resolve()),
         "pictures": len(rows),
         "index_sha256": hashlib.sha256(listed).hexdigest(),
         "shards": shards,
@@ -199,6 +206,18 @@ def finish(folder: Path, records: Iterable[ShardRecord], source: Path) -> None:
         (folder / f"{record.name}.json").unlink()
 
 
+def source_of(folder: Path) -> Path:
+    """The folder whose pictures a packed one holds, absolute.
+
+    Raises:
+        ValueError: the record cannot be read.
+    """
+    try:
+        return Path(json.loads((folder / PACK).read_text(encoding="utf-8"))["source"]).resolve()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / PACK}: is not the record of a packed folder ({error}).") from None
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal. Raises OSError."""
     with path.open("rb") as file:
@@ -207,7 +226,3 @@ def file_sha256(path: Path) -> str:
 
 def _record_path(shard: Shard) -> Path:
     return shard.folder / f"{shard.name}.json"
-
-
-def _digest(paths: Sequence[str]) -> str:
-    return hashlib.sha256(os.fsencode("\n".join(paths))).hexdigest()

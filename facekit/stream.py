@@ -58,7 +58,9 @@ def batches(
         number = int(step)
         positions = sampler.batch(number, neighbours(number))
         plan = augmentation.plan(seed, number, positions.size) if augmentation else None
-        return loader.load(positions, plan), labels[positions].astype(np.int32)
+        # A picture that cannot be read may have somebody else stand in for it: labels are of what is shown.
+        images, shown = loader.read(positions, plan)
+        return images, labels[shown].astype(np.int32)
 
     def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, people = tf.numpy_function(make, [step], [tf.uint8, tf.int32])

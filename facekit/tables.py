@@ -242,10 +242,22 @@ def _dialect(separator: str) -> dict[str, Any]:
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as CSV text, quoted where a name holds a comma."""
+    """Rows as CSV text, quoted where a name holds a comma, a quote or an end of line."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    plain = csv.writer(text, lineterminator="\n")
+    # Before Python 3.13 the module leaves a carriage return bare, and then takes it for a row's end.
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        (quoting if any(isinstance(cell, str) and "\r" in cell for cell in row) else plain).writerow(row)
     return text.getvalue()
+
+
+def csv_bytes(rows: Iterable[Sequence[object]]) -> bytes:
+    """Rows as a CSV file's bytes; names that are not UTF-8, as old archives have, keep theirs.
+
+    Python reads it back with `encoding="utf-8", errors="surrogateescape", newline=""`.
+    """
+    return csv_text(rows).encode("utf-8", "surrogateescape")
 
 
 def columns_csv(columns: Mapping[str, Sequence[object] | None]) -> str:

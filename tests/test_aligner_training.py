@@ -356,10 +356,19 @@ def test_a_stopped_training_goes_on_to_the_same_weights(faces, tmp_path, eager, 
     with pytest.raises(KeyboardInterrupt):
         train_aligner([faces], [1.0], **numbers, state=state, on_epoch=stop)
     resumed = train_aligner([faces], [1.0], **numbers, state=state, on_epoch=lambda *call: calls.append(call))
-    # The loss is the mean of one epoch, not of all since the start.
     np.testing.assert_allclose(calls, of_whole, rtol=1e-4)
     for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_an_epochs_loss_is_the_mean_over_its_steps(faces, eager):
+    losses: dict[int, list[float]] = {1: [], 2: []}
+    for steps, of_epochs in losses.items():
+        train_aligner(
+            [faces], [1.0], epochs=4 // steps, steps=steps, batch_size=4,
+            on_epoch=lambda _, loss, of_epochs=of_epochs: of_epochs.append(loss),
+        )  # fmt: skip
+    np.testing.assert_allclose(losses[2], np.mean(np.reshape(losses[1], (2, 2)), axis=1), rtol=1e-4)
 
 
 def test_the_state_of_another_training_is_refused(faces, tmp_path, eager):

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from apps import bench_crop
 from apps.bench_crop import Contender, CropBench, PackageMtcnn, _line, _pictures, agreement
 from facekit.detection import Face, MtcnnDetector
 
@@ -51,6 +52,23 @@ def test_pictures_are_evenly_spaced_in_the_folder(photos):
     paths = sorted(photos.rglob("*.jpg"))
     assert len(_pictures(CropBench(images=photos, pictures=4))) == 4
     assert len(_pictures(CropBench(images=photos, pictures=1000))) == len(paths)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_rows_are_of_several_smallest_faces_and_dlib_where_it_is_installed(installed, monkeypatch):
+    monkeypatch.setattr(bench_crop, "find_spec", lambda name: object() if name == "dlib" and installed else None)
+    contenders = {one.name: one.make for one in bench_crop._contenders(CropBench(min_faces=(40, 80)))}
+    assert [contenders[f"ours, faces from {side} px"].keywords["min_face"] for side in (40, 80)] == [40, 80]
+    assert ("dlib, boxes only" in contenders) == installed
+
+
+def test_a_large_photo_has_a_table_of_its_own(monkeypatch):
+    monkeypatch.setattr(bench_crop, "LARGE_SIDE", 200)
+    lines = list(bench_crop._of_large_photo(CropBench(rounds=1, min_faces=(150,))))
+    assert "photo of 200 x 200 pixels" in lines[0]
+    ours, wide = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[3:])
+    assert ours[0] == "ours" and int(ours[3]) >= 1 and wide[0] == "ours, faces from 150 px"
+    assert 20 < float(ours[4]) < 500
 
 
 def test_a_folder_without_pictures_is_an_error(tmp_path):

@@ -61,6 +61,7 @@ WRONG = [
         r"`flip`: `probability` must be less than or equal to 1\. Received: 2",
     ),
     ({"augment": {"flop": {"probability": 1}}}, r"no setting `flop`: did you mean `flip`\?"),
+    ({"input_service": "host:1", "cache": "memory"}, r"`cache` 'memory' keeps nothing"),
     ({"input_service": "host"}, r"`input_service` must be host:port\. Received: 'host'"),
     ({"input_service": "host:1", "hard_identity_steps": 50}, r"it excludes `hard_identity_steps`"),
     ({"name": "a/b"}, r"`name` "),

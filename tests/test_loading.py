@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import shutil
@@ -15,7 +16,7 @@ import pytest
 from facekit import loading
 from facekit.images import UnreadableImageError, encode_jpeg, read_image, read_square, resize_square, write_png
 from facekit.index import PeopleIndex, index_people
-from facekit.loading import PictureLoader, read_below
+from facekit.loading import NoAnswerError, PictureLoader, read_below
 from facekit.picture_cache import MemoryCache
 
 
@@ -152,16 +153,77 @@ def test_files_that_cannot_be_opened_are_named_with_the_systems_reason(index, pe
     assert "No such file" in reasons[0] and "Is a directory" in reasons[1] and "is empty" in reasons[2]
 
 
-def test_a_person_without_a_readable_picture_is_named(index, people):
+def test_the_next_person_stands_in_for_one_who_is_lost_under_their_own_name(index, people):
     for picture in (people / "person_00000").iterdir():
         picture.write_bytes(b"broken")
     loader = PictureLoader(index, 32)
-    with pytest.raises(UnreadableImageError, match="person_00000: none of its pictures can be read"):
+    images, shown = loader.read(np.array([[0, 3], [20, 6]]))
+    assert index.people[index.labels[shown[0, 0]]] == "person_00001" and shown[0, 0] == shown[0, 1] == 6
+    assert shown[1].tolist() == [20, 6]
+    np.testing.assert_array_equal(images[0, 0], read_square(people / index.paths[6], 32))
+    last = len(index) - 1
+    for picture in (people / index.people[-1]).iterdir():
+        picture.unlink()
+    images, shown = loader.read(np.array([last]))
+    assert index.people[index.labels[shown[0]]] == "person_00001", "the first one is lost too"
+    assert len(loader.failures) == 12
+
+
+def test_a_folder_that_is_mostly_gone_is_given_up(index, people):
+    for path in index.paths:
+        (people / path).unlink()
+    loader = PictureLoader(index, 32)
+    with pytest.raises(
+        UnreadableImageError, match=f"{len(index) // 2 + 1} of {len(index)} pictures cannot be read"
+    ):
         loader.load(np.array([0]))
-    with pytest.raises(UnreadableImageError, match="person_00000: none"), loader.errors_named():
+    with pytest.raises(UnreadableImageError, match="No such file"), loader.errors_named():
         raise RuntimeError("buried")
     with pytest.raises(RuntimeError, match="of its own"), PictureLoader(index, 32).errors_named():
         raise RuntimeError("of its own")
+
+
+class Faltering(Reader):
+    """A disk that does not answer at first, as often as it is told."""
+
+    def __init__(self, root: Path, refusals: int, number: int = errno.EIO):
+        super().__init__(root)
+        self.refusals, self.number = refusals, number
+
+    def __call__(self, path: str) -> bytes:
+        if self.refusals > 0:
+            self.refusals -= 1
+            raise OSError(self.number, os.strerror(self.number), path)
+        return super().__call__(path)
+
+
+@pytest.fixture
+def hurried(monkeypatch) -> None:
+    """Waits for the disk take no time."""
+    monkeypatch.setattr(loading, "PAUSES", (0.0, 0.0))
+
+
+def test_a_disk_that_answers_at_the_third_time_loses_nothing(index, people, hurried):
+    loader = PictureLoader(index, 32, 1, read=Faltering(people, 2))
+    images, shown = loader.read(np.array([4]))
+    assert shown.tolist() == [4] and not loader.failures
+    np.testing.assert_array_equal(images[0], read_square(people / index.paths[4], 32))
+
+
+def test_a_picture_that_the_disk_did_not_give_is_tried_again_later(index, people, hurried):
+    loader = PictureLoader(index, 32, 1, read=Faltering(people, 3))
+    assert loader.read(np.array([4]))[1].tolist() == [5]
+    assert list(loader.failures) == [index.paths[4]]
+    assert loader.read(np.array([4]))[1].tolist() == [4] and not loader.failures
+
+
+def test_a_disk_that_is_gone_is_named_and_a_missing_file_is_not_waited_for(index, people, hurried):
+    with pytest.raises(NoAnswerError, match=r"Input/output error\)\. So were 9 others: is the disk still there"):
+        PictureLoader(index, 32, 1, read=Faltering(people, 1000)).load(np.array([4]))
+    reader = Faltering(people, 1, errno.ENOENT)
+    loader = PictureLoader(index, 32, 1, read=reader)
+    assert loader.read(np.array([4]))[1].tolist() == [5] and list(loader.failures) == [index.paths[4]]
+    assert loader.read(np.array([4]))[1].tolist() == [5], "never tried again"
 
 
 def test_people_in_any_order_stand_in_for_themselves(index, people):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from config import Config
+from facekit.files import write_text
 from facekit.index import index_people
 from splits import limited, make_split, picture_weights
 
@@ -129,6 +131,20 @@ def test_weights_come_by_path_and_are_1_where_none_is_named(people, tmp_path):
     assert weights[index.paths.index("person_00004/0001.jpg")] == 0.25
     assert np.sort(weights)[1:].tolist() == [1.0] * (len(index) - 1)
     assert picture_weights(index, config(people)) is None
+
+
+def test_names_that_are_no_utf_8_are_left_out_and_weighed_too(people, tmp_path):
+    name = b"person_00004/\xff.jpg"
+    shutil.copyfile(people / "person_00004/0001.jpg", os.fsencode(people) + b"/" + name)
+    (tmp_path / "exclude.txt").write_bytes(name + b"\n")
+    (tmp_path / "quality.csv").write_bytes(b"path,weight\n" + name + b",0.5\n")
+    index = index_people(people)
+    weights = picture_weights(index, config(people, picture_weights=tmp_path / "quality.csv"))
+    assert weights is not None and weights[index.paths.index(os.fsdecode(name))] == 0.5
+    split = make_split(config(people, validation_share=0.25, exclude_pictures=tmp_path / "exclude.txt"))
+    assert len(split.train) + len(split.validation) == len(index) - 1
+    write_text(tmp_path / "names.txt", os.fsdecode(name))
+    assert (tmp_path / "names.txt").read_bytes() == name
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps import bench_aligner, train_aligner
+from apps import bench, bench_aligner, train_aligner
 from apps.train_aligner import main, measure, read_teacher, some, split_teacher, table_rows
 from facekit import aligner_training, manifest
 from facekit.aligner import central_square, read_aligner, square_place, to_view
@@ -49,6 +49,7 @@ def given(monkeypatch) -> list:
     def train(sets, shares, **options):
         calls.append((sets, shares, options))
         options["on_epoch"](options["epochs"], 0.5)
+        options["state"].touch()
         return aligner_training.build_aligner()
 
     monkeypatch.setattr(aligner_training, "train_aligner", train)
@@ -203,5 +204,5 @@ def test_turns_are_timed_in_pictures_a_second(monkeypatch):
 def test_the_bench_names_a_missing_file_of_weights(photos, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench_aligner.runtime, "limit_threads", lambda threads: None)
     monkeypatch.setattr(bench_aligner.runtime, "use_cpu_only", lambda: None)
-    assert bench_aligner.main(["--images", str(photos), "--weights", str(tmp_path / "none.keras")]) == 2
+    assert bench.main(["aligner", "--images", str(photos), "--weights", str(tmp_path / "none.keras")]) == 2
     assert "python -m apps.train_aligner" in capsys.readouterr().err

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -190,6 +192,20 @@ def test_cores_memory_and_names():
     block = bytearray(200_000_000)
     assert len(block) <= peak_memory()
     assert (first_item(["a", "b"]), first_item("ab"), first_item(3), first_item([])) == ("a", "ab", 3, [])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_a_child_does_not_count_its_parents_memory():
+    block = b"x" * 300_000_000
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert 5_000_000 < pool.submit(peak_memory).result() < 200_000_000
+    assert len(block) < peak_memory()
+
+
+def test_memory_is_known_where_the_system_has_no_status_file(monkeypatch):
+    told = peak_memory()
+    monkeypatch.setattr("facekit.workers._process_status", lambda: "Name:\tpython\n")
+    assert told / 2 < peak_memory() < 2**40
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or cores() < 2, reason="needs two cores to give one away")
