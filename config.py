@@ -415,4 +415,7 @@ class CropConfig(Settings):
     def model_post_init(self, _context: Any) -> None:
         """Check settings that depend on each other."""
         if (self.aligner != "mtcnn") != (self.aligner_path is not None):
-            raise ValueError("`aligner` fast or dlib and `aligner_path` belong together: set both or neither.")
+            raise ValueError(
+                "`aligner` fast or dlib and `aligner_path` belong together: set both or neither. "
+                "`python -m apps.train_aligner --output aligner.keras --teacher CROPS` makes the weights."
+            )

@@ -29,6 +29,7 @@ from facekit.images import write_png
 from facekit.index import PeopleIndex
 from facekit.loading import Cache, PictureLoader
 from facekit.manifest import crop_folder
+from facekit.name_list import names_text, read_names
 from facekit.packed import is_packed, reader, stamps
 from facekit.picture_cache import FileCache, MemoryCache
 from facekit.protocols import Pairs, pairs_csv
@@ -41,7 +42,7 @@ from facekit.sampling import (
     verification_pairs,
 )
 from facekit.settings import Settings, parse, read_settings
-from splits import make_split, open_people, picture_weights
+from splits import make_split, open_people, picture_weights, without_pictures
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -225,6 +226,9 @@ class HoldOutCommand(Settings):
     pairs: int = Field(2000, ge=2)
     """Pairs to draw, half genuine, half impostor."""
 
+    exclude_pictures: Path | None = None
+    """Text file of pictures not to test on, such as exclude.txt of `python dataset.py check`."""
+
     seed: int = Field(0, ge=0)
     """Seed of both draws."""
 
@@ -233,10 +237,17 @@ def hold_out_command(argv: Sequence[str]) -> int:
     """Write the lists of a `HoldOutCommand`."""
     command = parse(HoldOutCommand, argv, program="dataset.py hold_out")
     index, output_dir = open_people(command.directory, "directory"), command.output_dir
-    held = index.choose(split_people(index.counts, command.share, command.seed))
+    if command.exclude_pictures:
+        names = read_names(command.exclude_pictures, "exclude_pictures")
+        index, unknown = without_pictures(index, names)
+        print(f"{len(names) - len(unknown)} lines of {command.exclude_pictures} left out.")
+    chosen = split_people(index.counts, command.share, command.seed)
+    # A list of pairs has a line for each: names that hold a line break stay on the training side.
+    broken = {path.split("/", 1)[0] for path in index.paths if "\n" in path or "\r" in path}
+    held = index.choose(chosen & np.array([name not in broken for name in index.people], bool))
     drawn = draw_pairs(held, command.pairs, command.seed)
     check_writable(output_dir, "output_dir")
-    write_text(output_dir / "test_people.txt", "".join(f"{name}\n" for name in held.people))
+    write_text(output_dir / "test_people.txt", names_text(held.people))
     write_text(output_dir / "test_pairs.csv", pairs_csv(drawn))
     print(f"Held out: {held.describe()}. Pairs: {drawn.same.sum():,} genuine, {(~drawn.same).sum():,} impostor.")
     print(

@@ -71,13 +71,13 @@ def embed_folder(
         pictures: those to embed.
         output: where the embeddings are kept, and the crops of original pictures.
         asked: whether to stop.
-        cluster: address of a scheduler whose workers embed, and see the folders at the same paths; "": this process.
+        cluster: address of a scheduler whose workers embed and see the folders at the same paths; "": none.
 
     Returns:
         (n, D) float32 unit rows; NaN where the model finds no face.
 
     Raises:
-        ValueError: crops of another recipe than the model's whose originals are gone; or the cluster cannot be used.
+        ValueError: crops of another recipe than the model's whose originals are gone; or a cluster out of order.
         KeyboardInterrupt: stopped; what was embedded is kept.
     """
     digest = network_digest(verifier.bundle)

@@ -78,7 +78,7 @@ def people_seen(bundle: Path, people: Collection[str] | None) -> int | None:
     lists = [bundle.parent / f"{side}_people.txt" for side in ("train", "validation")]
     if people is None or not all(path.is_file() for path in lists):
         return None
-    from splits import read_names
+    from facekit.name_list import read_names
 
     known = {plain_name(name) for path in lists for name in read_names(path, path.stem)}
     tested = {plain_name(Path(name).name) for name in people}
@@ -156,9 +156,9 @@ def training_pictures(system: System, cache: Path) -> Training:
         ValueError: they are gone, or the bundle doesn't say where they are.
     """
     from facekit.index import index_people
+    from facekit.name_list import read_names
     from facekit.packed import is_packed
     from pictures import PictureReader, find_images
-    from splits import read_names
 
     if system.bundle is None or system.record is None:
         raise ValueError("`check_overlap` needs a bundle that train.py made.")

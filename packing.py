@@ -102,8 +102,8 @@ def pack(directory: Path, output_dir: Path, shard_mb: int = 256, processes: int 
     if is_packed(output_dir):
         if (source := source_of(output_dir)) != directory.resolve():
             raise ValueError(
-                f"{output_dir}: holds the packed pictures of {source}. Choose another `output_dir` for {directory}, "
-                "or remove it."
+                f"{output_dir}: holds the packed pictures of {source}. Choose another `output_dir` for "
+                f"{directory}, or remove it."
             )
         print(f"{output_dir}: holds this folder packed already. To pack again, remove it.")
         return

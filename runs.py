@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from config import Config
 from facekit import runtime
 from facekit.files import check_writable, write_text
+from facekit.name_list import names_text
 from facekit.settings import read_settings
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def open_run(folder: RunFolder, config: Config, split: Split) -> None:
     write_text(folder.root / "data.json", json.dumps(record, indent=2) + "\n")
     write_text(folder.root / "environment.json", json.dumps(runtime.environment(), indent=2) + "\n")
     for side, index in (("train", split.train), ("validation", split.validation)):
-        write_text(folder.root / f"{side}_people.txt", "".join(f"{name}\n" for name in index.people))
+        write_text(folder.root / f"{side}_people.txt", names_text(index.people))
     write_text(folder.config, config.to_json())
 
 

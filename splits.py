@@ -18,21 +18,9 @@ from numpy.typing import NDArray
 
 from config import Config
 from facekit.index import PeopleIndex, index_people
+from facekit.name_list import read_names
 from facekit.packed import PackedPictures, is_packed
 from facekit.sampling import split_people
-
-
-def read_names(path: Path, setting: str) -> list[str]:
-    """Names of people or pictures, one a line; blank lines are passed over.
-
-    Raises:
-        ValueError: the file cannot be read; names the setting.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
-        return [line.rstrip("\r") for line in lines if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}). See `{setting}`.") from None
 
 
 def open_people(folder: Path, setting: str, fresh: bool = False) -> PeopleIndex:
@@ -104,41 +92,54 @@ def _without_excluded(index: PeopleIndex, config: Config, must_match: bool) -> P
     """The index without the people and pictures of the lists.
 
     A list that matches nothing of the training folder is an error, since it was surely meant to; a line that
-    matches nothing, beside others that do, is told.
+    matches nothing, beside others that do, is told: a test person by a wrong name would train.
     """
+    left, gone = index, set[str]()
     if config.exclude_people:
         names = read_names(config.exclude_people, "exclude_people")
-        left = index.without(names)
-        if must_match and names and len(left.people) == len(index.people):
-            raise ValueError(
-                f"{config.exclude_people}: none of its {len(names)} names is a folder of {index.root}. "
-                "`exclude_people` wants folder names, one a line."
-            )
-        index = left
+        left, gone = index.without(names), set(names)
+        if must_match:
+            unknown = sorted(gone.difference(index.people))
+            _tell_unknown(index, config.exclude_people, names, unknown, "exclude_people")
     if config.exclude_pictures:
         names = read_names(config.exclude_pictures, "exclude_pictures")
-        index = _without_pictures(index, names, config.exclude_pictures, must_match)
-    return index
-
-
-def _without_pictures(index: PeopleIndex, names: Sequence[str], file: Path, must_match: bool) -> PeopleIndex:
-    whole = {name for name in names if "/" not in name}
-    left, unknown = index.without(sorted(whole)).without_pictures([name for name in names if "/" in name])
-    gone = whole & set(index.people)
-    # A picture of a person who is left out whole is no stranger.
-    unknown = [name for name in unknown if name.split("/", 1)[0] not in gone] + sorted(whole - gone)
-    if must_match and names and len(left) == len(index):
-        raise ValueError(
-            f"{file}: none of its {len(names)} lines is a picture of {index.root}. `exclude_pictures` wants "
-            "person/picture.jpg, one a line, as exclude.txt of `python dataset.py check` has them."
-        )
-    if must_match and unknown:
-        print(
-            f"{file}: {len(unknown)} of its {len(names)} lines match no picture of {index.root} (such as "
-            f"{unknown[0]}); the others are left out.",
-            file=sys.stderr,
-        )
+        left, unknown = without_pictures(left, names)
+        if must_match:
+            # A picture of a person who is left out already is no stranger.
+            unknown = [name for name in unknown if name.split("/", 1)[0] not in gone]
+            _tell_unknown(index, config.exclude_pictures, names, unknown, "exclude_pictures")
     return left
+
+
+def without_pictures(index: PeopleIndex, names: Sequence[str]) -> tuple[PeopleIndex, list[str]]:
+    """The index without pictures (person/picture.jpg) and whole people, and the names that it does not hold."""
+    whole = {name for name in names if "/" not in name}
+    left, unknown = index.without(whole).without_pictures([name for name in names if "/" in name])
+    gone = whole & set(index.people)
+    return left, [name for name in unknown if name.split("/", 1)[0] not in gone] + sorted(whole - gone)
+
+
+def _tell_unknown(
+    index: PeopleIndex, file: Path, names: Sequence[str], unknown: Sequence[str], setting: str
+) -> None:
+    """Tell lines that match nothing.
+
+    Raises:
+        ValueError: none matches.
+    """
+    if not unknown:
+        return
+    wants = "folder names" if setting == "exclude_people" else "person/picture.jpg, as exclude.txt has them"
+    what = "a folder" if setting == "exclude_people" else "a picture"
+    if len(unknown) == len(set(names)):
+        raise ValueError(
+            f"{file}: none of its {len(names)} lines is {what} of {index.root}. `{setting}` wants {wants}."
+        )
+    print(
+        f"{file}: {len(unknown)} of its {len(names)} lines match nothing in {index.root} (such as {unknown[0]!r}); "
+        "the others are left out.",
+        file=sys.stderr,
+    )
 
 
 def limited(index: PeopleIndex, config: Config) -> PeopleIndex:

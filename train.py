@@ -108,11 +108,14 @@ def epoch_line(epoch: int, logs: dict[str, Any], epochs: int, do_nothing: Callab
     )
 
 
-def fit(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[str, float]]) -> None:
+def fit(
+    session: Session, loader: PictureLoader, held_out: HeldOut, more: Callable[[Embed], dict[str, float]]
+) -> None:
     """Train from the session's step to the end of the run's last stage.
 
     Args:
         session: the run's moving parts.
+        loader: reads the training pictures.
         held_out: validation pairs.
         more: measures further figures after each epoch.
 
@@ -121,12 +124,11 @@ def fit(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[str, f
         NonFiniteLossError: the loss is no number any more.
         CollapseError: all embeddings have become one point.
     """
-    from dataset import make_loader
     from facekit.stream import WaitMeter
     from held_out import report_failures
     from watching import keep_embeddings, tensorboard
 
-    loader, meter = make_loader(session.index, session.config), WaitMeter()
+    meter = WaitMeter()
     watchers = [tensorboard(session, held_out), keep_embeddings(session, held_out)]
 
     def measure() -> dict[str, float]:
@@ -286,6 +288,7 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
         ValueError: something in the data or the settings is wrong; in one sentence.
         KeyboardInterrupt: asked to stop; the state is saved.
     """
+    from dataset import make_loader
     from held_out import check_same_recipe, held_out_people, triplet_measure
     from product import write_product
     from session import Session, check_stages
@@ -305,6 +308,7 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
     print(f"Held out: {split.validation.describe()}.")
     held_out, more = held_out_people(split.validation, config), triplet_measure(config)
     check_stages(config, split.train)
+    loader = make_loader(split.train, config)
     session = Session(config, folder, split.train)
     if resume and folder.state.exists():
         session.restore()
@@ -314,7 +318,7 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
         open_run(folder, config, split)
     write_text(folder.config, config.to_json())
     print(opening_words(session, len(split.validation.people)), flush=True)
-    fit(session, held_out, more)
+    fit(session, loader, held_out, more)
     record = write_product(config, split, held_out, session.steps_taken, session.best.state["epoch"] + 1)
     draw_map(folder, session.history.rows)
     return record

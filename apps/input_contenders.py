@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,13 @@ class ShuffledSampler:
     def batch(self, step: int, neighbours: Neighbours | None = None) -> NDArray[np.int64]:
         """Positions of the pictures of batch `step`, (batch,), all different."""
         turn, place = divmod(step, self._count // self._batch)
-        order = np.random.default_rng([0, turn]).permutation(self._count)
-        return order[place * self._batch : (place + 1) * self._batch]
+        return _order(self._count, turn)[place * self._batch : (place + 1) * self._batch]
+
+
+# A pass has many batches.
+@lru_cache(maxsize=2)
+def _order(count: int, turn: int) -> NDArray[np.int64]:
+    return np.random.default_rng([0, turn]).permutation(count)
 
 
 @dataclass(frozen=True)

@@ -90,19 +90,20 @@ def _pictures_below(folder: str, prefix: str, visited: set[tuple[int, int]]) -> 
     if (status.st_dev, status.st_ino) in visited:
         return
     visited.add((status.st_dev, status.st_ino))
-    subfolders = []
+    subfolders: list[tuple[bool, str]] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir():
-                    subfolders.append(entry.name)
+                    subfolders.append((entry.is_symlink(), entry.name))
                 elif is_picture(entry.name):
                     yield prefix + entry.name
     except OSError as error:
         warnings.warn(f"{folder}: cannot be listed ({error.strerror}); what is in it is left out.", stacklevel=2)
-    for name in sorted(subfolders):
+    # Links last: a folder that is there twice keeps its own name.
+    for _, name in sorted(subfolders):
         yield from _pictures_below(os.path.join(folder, name), f"{prefix}{name}/", visited)
 
 

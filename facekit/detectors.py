@@ -46,7 +46,10 @@ def weights_digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except OSError as error:
-        raise ValueError(f"{path}: the alignment weights cannot be read ({error.strerror}).") from None
+        raise ValueError(
+            f"{path}: the alignment weights cannot be read ({error.strerror}); `python -m apps.train_aligner "
+            "--output aligner.keras --teacher CROPS` makes them from your own crops."
+        ) from None
 
 
 def needs_aligner(recipe: CropRecipe) -> bool:

@@ -55,8 +55,9 @@ class Epoch:
         of_person, counts = self.shown_of_person, np.bincount(self.labels)
         largest = int(counts.argmax())
         begins = "It shows" if self.counted == self.steps else f"Its first {self.counted:,} steps show"
+        steps = "step" if self.steps == 1 else "steps"
         return (
-            f"An epoch is {self.steps:,} steps of {self.pictures_a_step:,} pictures, {as_many} the {pictures:,} "
+            f"An epoch is {self.steps:,} {steps} of {self.pictures_a_step:,} pictures, {as_many} the {pictures:,} "
             f"there are. {begins} {_share(self.people_seen)} of the people and {_share(self.pictures_seen)} of the "
             f"pictures at least once. Half of the people are shown {np.median(of_person):,.0f} times or more, the "
             f"one with the most pictures ({counts[largest]:,}) {of_person[largest]:,} times."

@@ -25,6 +25,7 @@ from facekit.examination import Examined, examine_pictures
 from facekit.folder_doubts import Doubles, Splits
 from facekit.images import encode_jpeg, read_image
 from facekit.label_noise import Misfits, nothing_told
+from facekit.lock import locked
 from facekit.manifest import CropFolder
 from inference import Verifier
 
@@ -353,6 +354,32 @@ def test_another_folder_s_check_is_not_written_over(folder: Path, crops: Path):
     check(command(folder))
     with pytest.raises(ValueError, match="holds the check of .*people. Choose another `output_dir`"):
         check(command(crops, output_dir=folder.parent / "out"))
+
+
+def test_two_checks_do_not_write_into_one_folder(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder.parent / "out").mkdir()
+    with locked(folder.parent / "out"):
+        assert main([str(folder), "--output_dir", str(folder.parent / "out"), "--processes", "1"]) == 2
+    assert f"process {os.getpid()} on " in capsys.readouterr().err
+    assert not (folder.parent / "out/files.csv").exists()
+    check(command(folder))
+    assert not (folder.parent / "out/.lock").exists()
+
+
+def test_figures_of_another_version_are_not_used_again(folder: Path):
+    out = folder.parent / "out"
+    check(command(folder))
+    assert check(command(folder)).examined == 0
+    (out / "embeddings").mkdir()
+    mark = json.loads((out / "check.json").read_text())
+    for older in (mark | {"version": mark["version"] - 1}, {"directory": mark["directory"]}):
+        (out / "check.json").write_text(json.dumps(older))
+        assert check(command(folder)).examined == 96 and not (out / "embeddings").exists()
+    assert json.loads((out / "check.json").read_text()) == mark
+    for broken in ("[]", "{", "{}"):
+        (out / "check.json").write_text(broken)
+        with pytest.raises(ValueError, match=r"check\.json: is not the mark of a check"):
+            check(command(folder))
 
 
 def counting(embed: Any, numbers: list[int]) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from facekit.examination import (
     stamp,
     thumbnails_of,
 )
+from facekit.findings import DEFECTS, KINDS
 from facekit.images import read_image
 from facekit.perceptual_hash import thumbnail
 from facekit.quality import PIXELS, measure
@@ -88,6 +91,43 @@ def test_a_cut_file_is_truncated(suffix: str, tmp_path: Path, face: PilImage.Ima
     assert examine(tmp_path, f"a.{suffix}").problem == "truncated"
 
 
+def png_that_declares(side: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (png_that_declares(60_000), "too_large"),
+        (png_that_declares(60), "truncated"),
+        (b"\x89PNG\r\n\x1a\n", "truncated"),
+        (b"\xff\xd8\xff\xe0", "truncated"),
+        (b"\0\0\0\x18ftypheic" + bytes(100), "heic"),
+        (b"\0\0\0\x18ftypavif" + bytes(100), "heic"),
+        (b"RIFF\x10\0\0\0WAVEfmt " + bytes(100), "not_a_picture"),
+        (b"P6 2 2 255\n" + bytes(12), "not_a_picture"),
+    ],
+)
+def test_a_defect_has_the_name_of_its_reason(data: bytes, problem: str, tmp_path: Path):
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert examine(tmp_path, "a.jpg").problem == problem and problem in DEFECTS and problem in KINDS
+
+
+def test_a_gif_is_a_picture_as_it_is_in_training(tmp_path: Path, face: PilImage.Image):
+    face.save(tmp_path / "a.gif")
+    (tmp_path / "a.gif").rename(tmp_path / "a.jpg")
+    row = examine(tmp_path, "a.jpg")
+    assert (row.problem, row.width, row.height) == ("", 80, 96)
+    assert np.array_equal(thumbnails_of([row])[0], thumbnail(read_image(tmp_path / "a.jpg")))
+
+
+def test_a_file_too_large_to_be_read_is_named_so(tmp_path: Path):
+    with (tmp_path / "a.jpg").open("wb") as file:
+        file.truncate(2**29 + 1)
+    assert examine(tmp_path, "a.jpg").problem == "too_large"
+
+
 def test_what_is_no_picture_says_what_it_is(tmp_path: Path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("<html>404</html>")
@@ -141,6 +181,13 @@ def test_rows_come_back_as_they_went(tmp_path: Path, face: PilImage.Image):
         again = back[row.path]
         assert same == (again.size, again.modified_ns, again.problem, again.width, again.height,
                         again.digest, again.thumbnail)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a\rb.jpg", "a\nb.jpg", "a\r\nb.jpg"])
+def test_ends_of_lines_in_names_come_back(name: str, tmp_path: Path):
+    rows = [Examined(name, 1, 2, "empty"), Examined("z.jpg", 1, 2, "empty")]
+    append_rows(tmp_path / "files.csv", rows)
+    assert list(read_rows(tmp_path / "files.csv").values()) == rows
 
 
 def test_names_that_are_not_utf8_keep_their_bytes(tmp_path: Path):

@@ -173,9 +173,8 @@ def test_a_folder_that_is_mostly_gone_is_given_up(index, people):
     for path in index.paths:
         (people / path).unlink()
     loader = PictureLoader(index, 32)
-    with pytest.raises(
-        UnreadableImageError, match=f"{len(index) // 2 + 1} of {len(index)} pictures cannot be read"
-    ):
+    lost = f"{len(index) // 2 + 1} of {len(index)} pictures cannot be read"
+    with pytest.raises(UnreadableImageError, match=lost):
         loader.load(np.array([0]))
     with pytest.raises(UnreadableImageError, match="No such file"), loader.errors_named():
         raise RuntimeError("buried")

@@ -11,7 +11,7 @@ import packing
 from facekit import manifest
 from facekit.index import index_people
 from facekit.packed import PackedPictures
-from packing import pack, pack_command
+from packing import PackCommand, main, pack, run
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_packing_in_this_process_says_what_it_did(people, output, capsys):
     (people / manifest.MARKER).write_text("{}")
     (people / manifest.MANIFEST).write_text("path\n")
     (people / "person_00000" / "0000.jpg").write_bytes(b"broken")
-    pack_command(people, output_dir=output, processes=1, verify=True)
+    assert main([str(people), "--output_dir", str(output), "--processes", "1", "--verify"]) == 0
     told = capsys.readouterr()
     assert "95 pictures of 16 people" in told.out and "in 1 files of" in told.out
     assert f"{output}: every shard is as its checksum says." in told.out
@@ -36,7 +36,50 @@ def test_packing_in_this_process_says_what_it_did(people, output, capsys):
     assert (output / manifest.MARKER).read_text() == "{}" and (output / manifest.MANIFEST).is_file()
     assert len(PackedPictures(output).index()) == 95
     pack(people, output, processes=1)
-    assert "holds a packed folder already" in capsys.readouterr().out
+    assert "holds this folder packed already" in capsys.readouterr().out
+
+
+def test_a_pack_of_another_folder_is_not_taken_for_done(people, output, tmp_path, capsys):
+    pack(people, output, processes=1)
+    other = shutil.copytree(people, tmp_path / "other")
+    assert main([str(other), "--output_dir", str(output)]) == 2
+    told = capsys.readouterr().err
+    assert f"error: {output}: holds the packed pictures of {people.resolve()}. Choose another `output_dir`" in told
+    (tmp_path / "link").symlink_to(people)
+    pack(tmp_path / "link", output)
+    assert "holds this folder packed already" in capsys.readouterr().out
+    (output / "pack.json").write_text("{")
+    with pytest.raises(ValueError, match=r"pack\.json: is not the record of a packed folder"):
+        pack(people, output)
+
+
+def test_shards_of_another_folder_with_the_same_names_are_written_again(people, output, tmp_path, monkeypatch):
+    other = shutil.copytree(people, tmp_path / "other")
+    shutil.copy(people / "person_00001/0001.jpg", other / "person_00000/0000.jpg")
+
+    def killed(*_arguments):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "finish", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            pack(people, output, processes=1)
+    pack(other, output, processes=1)
+    expected = (other / "person_00000/0000.jpg").read_bytes()
+    assert PackedPictures(output).read("person_00000/0000.jpg") == expected
+
+
+def test_an_interrupted_call_says_that_nothing_is_lost(people, output, monkeypatch, capsys):
+    monkeypatch.setattr(packing, "run_shards", lambda *_arguments, **_options: iter(()))
+    assert main([str(people), "--output_dir", str(output)]) == 130
+    assert "Nothing done is lost: run the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [["--shard_mb", "0"], ["--processes", "-1"], ["--processes", "257"]])
+def test_settings_out_of_range_are_refused(people, output, wrong, capsys):
+    with pytest.raises((SystemExit, ValueError)) as refused:
+        main([str(people), "--output_dir", str(output), *wrong])
+    assert wrong[0].strip("-") in str(refused.value) + capsys.readouterr().err and not output.exists()
 
 
 @pytest.mark.slow
@@ -86,13 +129,13 @@ def test_verifying_names_every_damaged_shard(people, output, monkeypatch, capsys
         data = (output / name).read_bytes()
         (output / name).write_bytes(data[:50] + bytes([data[50] ^ 255]) + data[51:])
     with pytest.raises(ValueError, match=rf"{names[0]}: is damaged.*{names[1]}: is damaged.*Copy them again"):
-        pack_command(output, verify=True, processes=1)
+        run(PackCommand(directory=output, verify=True, processes=1))
     assert "every shard is" not in capsys.readouterr().out
 
 
 def test_wrong_calls_are_refused(people, output, tmp_path):
     with pytest.raises(ValueError, match="`output_dir` is required"):
-        pack_command(people)
+        run(PackCommand(directory=people))
     with pytest.raises(ValueError, match="`shard_mb` must be at least 1. Received: 0"):
         pack(people, output, shard_mb=0)
     with pytest.raises(ValueError, match="lies in the folder to be packed"):

@@ -40,9 +40,9 @@ class Counting(PictureLoader):
 
     made = 0
 
-    def load(self, positions, plan=None):
+    def read(self, positions, plan=None):
         self.made += 1
-        return super().load(positions, plan)
+        return super().read(positions, plan)
 
 
 def numbered(*steps):

@@ -21,6 +21,7 @@ from facekit.picture_cache import file_stamps
 from facekit.sampling import TupletSampler
 from facekit.shards import finish, plan_shards, read_record, write_shard
 from facekit.stream import batches
+from facekit.workers import first_item
 
 
 @pytest.fixture
@@ -56,6 +57,18 @@ def test_every_picture_is_in_one_shard_of_about_the_wanted_size(index, tmp_path)
     assert all(len(shard.paths) == 1 for shard in planned(index, tmp_path, 1))
     people = [path.split("/")[0] for path in plan[0].paths]
     assert len(set(people)) > len(people) / 2, "mixed"
+
+
+def test_a_shard_is_named_by_its_first_picture(index, tmp_path):
+    shard = planned(index, tmp_path)[0]
+    assert str(shard) == str(index.root / shard.paths[0]) == f"{first_item(shard)}"
+
+
+def test_a_carriage_return_in_a_name_comes_back(index, tmp_path):
+    (index.root / "person_00000/0000.jpg").rename(index.root / "person_00000/a\rb.jpg")
+    found = pack(index_people(index.root, fresh=True), tmp_path / "packed")
+    data = (index.root / "person_00000/a\rb.jpg").read_bytes()
+    assert "person_00000/a\rb.jpg" in found.paths and found.read("person_00000/a\rb.jpg") == data
 
 
 def test_a_packed_folder_is_the_same_people_and_bytes(index, tmp_path):

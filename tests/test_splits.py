@@ -78,7 +78,7 @@ def test_excluded_people_are_in_no_side(people, tmp_path):
     split = make_split(config(people, validation_share=0.25, exclude_people=tmp_path / "bom.txt"))
     assert not {"person_00004", "person_00009"} & {*split.train.people, *split.validation.people}
     (tmp_path / "nobody.txt").write_text("nobody\n")
-    with pytest.raises(ValueError, match="none of its 1 names is a folder of"):
+    with pytest.raises(ValueError, match="none of its 1 lines is a folder of"):
         make_split(config(people, exclude_people=tmp_path / "nobody.txt"))
     with pytest.raises(ValueError, match=r"none\.txt: cannot be read .*`exclude_people`"):
         make_split(config(people, validation_share=0.25, exclude_people=tmp_path / "none.txt"))
@@ -99,7 +99,7 @@ def test_lines_that_match_no_picture_are_told_and_a_list_that_matches_none_is_re
     out = tmp_path / "exclude.txt"
     out.write_text("person_00004/0001.jpg\nperson_00004/none.jpg\nnobody\n")
     make_split(config(people, validation_share=0.25, exclude_pictures=out))
-    assert "2 of its 3 lines match no picture" in capsys.readouterr().err
+    assert "2 of its 3 lines match nothing" in capsys.readouterr().err
     out.write_text("crops/person_00004/0001.jpg\n")
     with pytest.raises(ValueError, match=r"exclude\.txt: none of its 1 lines is a picture of"):
         make_split(config(people, exclude_pictures=out))

@@ -15,6 +15,7 @@ from facekit.tables import (
     Table,
     choose_separator,
     columns_csv,
+    csv_bytes,
     find_columns,
     malformed,
     read_columns,
@@ -167,3 +168,20 @@ def test_a_long_line_is_cut(tmp_path):
 def test_written_cells_are_read_back(cells):
     line = columns_csv({"one": cells[:1], "none": None, "two": cells[1:2]}).split("\n", 1)[1].rstrip("\n")
     assert split_cells(line, ",") == [cell.strip() for cell in cells[:2]]
+
+
+CELLS = st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")), min_size=2)
+
+
+@given(st.lists(CELLS, min_size=1))
+def test_every_cell_comes_back(rows):
+    text = csv_bytes(rows).decode("utf-8", "surrogateescape")
+    assert list(csv.reader(io.StringIO(text, newline=""))) == rows
+
+
+def test_names_that_are_no_utf8_and_carriage_returns_come_back_from_a_file(tmp_path):
+    rows = [["a\rb", "1"], ["c", "d\r"], [b"J\xf6rg".decode("utf-8", "surrogateescape"), "\r\n"]]
+    (tmp_path / "t.csv").write_bytes(csv_bytes(rows))
+    with (tmp_path / "t.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert list(csv.reader(file)) == rows
+    assert b"J\xf6rg" in (tmp_path / "t.csv").read_bytes()

@@ -201,6 +201,20 @@ def test_turns_are_timed_in_pictures_a_second(monkeypatch):
     assert speeds["a"].wall == 20
 
 
+def test_the_bench_has_a_row_for_each_way(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench_aligner.runtime, "limit_threads", lambda threads: None)
+    monkeypatch.setattr(bench_aligner.runtime, "use_cpu_only", lambda: None)
+    aligner_training.build_aligner().save(tmp_path / "untrained.keras")
+    options = ["--weights", str(tmp_path / "untrained.keras"), "--pictures", "3", "--rounds", "1"]
+    assert bench.main(["aligner", "--images", str(photos), *options]) == 0
+    first, *table = capsys.readouterr().out.splitlines()
+    assert first == "3 pictures, median of 1 rounds; one thread."
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table if line][2:]
+    ways = ["points: mtcnn package, one by one", "points: MtcnnDetector", "points: alignment network"]
+    assert [row[0] for row in rows] == [*ways, "crops: MtcnnDetector", "crops: alignment network"]
+    assert rows[0][3] == "1.0" and all(float(row[1]) > 0 for row in rows)
+
+
 def test_the_bench_names_a_missing_file_of_weights(photos, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench_aligner.runtime, "limit_threads", lambda threads: None)
     monkeypatch.setattr(bench_aligner.runtime, "use_cpu_only", lambda: None)
