@@ -44,6 +44,7 @@ from facekit import manifest, runtime
 from facekit.files import check_writable, write_bytes, write_text
 from facekit.findings import KINDS, Finding, counts, exclusion_list, findings_csv, in_order
 from facekit.lock import locked
+from facekit.name_list import names_text
 from facekit.quality import NAMES, Limit, weights
 from facekit.settings import Settings, parse
 from facekit.tables import csv_bytes
@@ -54,7 +55,7 @@ VERSION = 2
 
 
 class CheckConfig(Settings):
-    """Where good ends. The figures behind the defaults are in docs/data.md."""
+    """Where good ends. What LFW's crops have is in the quality.csv of their check."""
 
     min_side: int = Field(40, ge=1)
     """Pixels of a picture's shorter side; fewer is too small. A face needs some 40 to be told from others."""
@@ -218,7 +219,9 @@ def _check_all(command: CheckCommand, names: Sequence[str], output: Path, asked:
     )
     copies = copy_groups(folder)
     view, notes = None, _notes(folder, bool(crops), verifier is not None)
-    if verifier is not None:
+    if verifier is not None and not pictures:
+        notes.append("No picture is left to ask the model about.")
+    elif verifier is not None:
         view, lost = _ask_model(verifier, command, folder, speaking(folder, copies), output, asked)
         notes += [f"{lost:,} pictures gave no face to the model: their labels were not doubted."] if lost else []
     table = quality_table(folder)
@@ -324,9 +327,8 @@ def _notes(folder: Folder, crops: bool, model: bool) -> list[str]:
 
 def _write(done: Check, table: Mapping[str, NDArray[np.float64]], command: CheckCommand) -> None:
     limits = [limit for of_kind in command.limits().values() for limit in of_kind]
-    lines = "".join(f"{line}\n" for line in exclusion_list(done.findings))
     write_bytes(done.output / "findings.csv", findings_csv(done.findings))
-    write_bytes(done.output / "exclude.txt", lines.encode("utf-8", "surrogateescape"))
+    write_text(done.output / "exclude.txt", names_text(exclusion_list(done.findings)))
     write_bytes(done.output / "quality.csv", _quality_csv(done.folder, table, weights(table, limits)))
     write_page(done.output / "report.html", done.directory, done.folder, done.view, done.findings, done.sentences())
 

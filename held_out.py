@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -97,5 +98,14 @@ def report_failures(failures: Mapping[str, str], consequence: str, file: Path | 
     for reason in list(failures.values())[:NAMED]:
         print(f"  {reason}", file=sys.stderr)
     if file:
-        write_text(file, csv_text([("path", "reason"), *sorted(failures.items())]))
+        write_text(file, csv_text([("path", "reason"), *sorted((_named_before(file) | dict(failures)).items())]))
         print(f"  All of them: {file}", file=sys.stderr)
+
+
+def _named_before(file: Path) -> dict[str, str]:
+    """What an earlier part of the same run wrote down."""
+    try:
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as text:
+            return {row["path"]: row["reason"] for row in csv.DictReader(text)}
+    except (OSError, KeyError, csv.Error):
+        return {}

@@ -7,6 +7,7 @@ Out: (n, D) rows; a part file for every few thousand pictures, from which a stop
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -220,8 +221,12 @@ def _read_parts(place: Path) -> dict[str, tuple[tuple[int, int], NDArray[np.floa
     """What is kept, by picture: its file's size and time, and its row; of several the last."""
     kept = {}
     for path in sorted(place.glob("[0-9]*.npz")):
-        with np.load(path) as part:
-            names = part["names"].tobytes().decode("utf-8", "surrogateescape").split("\0")
-            for name, stamp, row in zip(names, part["stamps"].tolist(), part["rows"], strict=True):
-                kept[name] = ((stamp[0], stamp[1]), row)
+        try:
+            with np.load(path) as part:
+                names = part["names"].tobytes().decode("utf-8", "surrogateescape").split("\0")
+                found = list(zip(names, part["stamps"].tolist(), part["rows"], strict=True))
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            # Cut by a full disk or a crash: its pictures are embedded again.
+            continue
+        kept.update({name: ((stamp[0], stamp[1]), row) for name, stamp, row in found})
     return kept

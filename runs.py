@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -109,8 +110,11 @@ def refuse_changes(saved: Config, config: Config) -> None:
         )
 
 
-def _digests(split: Split) -> dict[str, str]:
-    return {"train": split.train.digest, "validation": split.validation.digest}
+def _digests(split: Split, config: Config) -> dict[str, str]:
+    digests = {"train": split.train.digest, "validation": split.validation.digest}
+    if config.picture_weights is not None:
+        digests["weights"] = hashlib.sha256(config.picture_weights.read_bytes()).hexdigest()
+    return digests
 
 
 def check_resumable(folder: RunFolder, config: Config, split: Split) -> None:
@@ -123,7 +127,13 @@ def check_resumable(folder: RunFolder, config: Config, split: Split) -> None:
         saved = json.loads((folder.root / "data.json").read_text(encoding="utf-8"))["digests"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder.root / 'data.json'}: cannot be read ({error}). Start a new run.") from None
-    if saved != _digests(split):
+    found = _digests(split, config)
+    if saved.get("weights") != found.get("weights"):
+        raise ValueError(
+            f"{config.picture_weights}: is not the file of weights that the run {config.name} began with, so it "
+            "cannot go on exactly. Bring it back, or start a new run."
+        )
+    if saved != found:
         raise ValueError(
             f"{config.train_dir}: its people or pictures are no longer those that the run {config.name} began "
             "with, so it cannot go on exactly. Start a new run."
@@ -155,7 +165,7 @@ def open_run(folder: RunFolder, config: Config, split: Split) -> None:
     places = {"runs_dir": folder.root, "checkpoint_dir": folder.checkpoints, "tensorboard_dir": folder.tensorboard}
     for setting, path in places.items():
         check_writable(path, setting)
-    digests = _digests(split)
+    digests = _digests(split, config)
     words = {"train": split.train.describe(), "validation": split.validation.describe()}
     record = {"train_dir": str(config.train_dir.resolve()), **words, "digests": digests}
     write_text(folder.root / "data.json", json.dumps(record, indent=2) + "\n")

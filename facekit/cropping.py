@@ -17,6 +17,7 @@ from facekit import manifest, runtime
 from facekit.alignment import CropRecipe
 from facekit.detection import Detector, Finding, crop_found, find_faces
 from facekit.detectors import make_detector
+from facekit.files import stamp
 from facekit.images import Image, UnreadableImageError, is_picture, read_image, write_jpeg
 from facekit.manifest import Row
 from facekit.workers import peak_memory
@@ -127,15 +128,6 @@ def _crop_name(path: str) -> str:
     return folder + slash + name
 
 
-def stamp(path: str | Path) -> tuple[int, int]:
-    """Size in bytes and time of change in nanoseconds, by which a changed file is known; 0, 0 where it is gone."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
-
-
 def prepare_worker() -> None:
     """Set up a process that shares the machine's cores with others of its kind; MTCNN needs no TensorFlow."""
     # Bad files are reported by name, by us; the decoders' own lines name none.
@@ -179,8 +171,11 @@ def crop_chunk(order: Order, jobs: Sequence[Job]) -> Done:
     begun: list[Job] = []
     images: dict[str, Image] = {}
     reasons: dict[str, str] = {}
+    stamps: dict[str, tuple[int, int]] = {}
     for job in jobs:
         begun.append(job)
+        # Before it is read: a picture that is replaced from here on is known as changed by the next run.
+        stamps[job.path] = stamp(order.input_dir / job.path)
         try:
             image = read_image(order.input_dir / job.path)
         except UnreadableImageError:
@@ -192,14 +187,18 @@ def crop_chunk(order: Order, jobs: Sequence[Job]) -> Done:
             images[job.path] = image
         # Large photos are detected a few at a time: memory stays bounded whatever the camera.
         if sum(image.size for image in images.values()) > DECODED_BYTES:
-            rows += _crop_decoded(begun, images, reasons, order)
+            rows += _crop_decoded(begun, images, reasons, stamps, order)
             begun, images = [], {}
-    rows += _crop_decoded(begun, images, reasons, order)
+    rows += _crop_decoded(begun, images, reasons, stamps, order)
     return Done(rows, peak_memory())
 
 
 def _crop_decoded(
-    jobs: Sequence[Job], images: Mapping[str, Image], reasons: Mapping[str, str], order: Order
+    jobs: Sequence[Job],
+    images: Mapping[str, Image],
+    reasons: Mapping[str, str],
+    stamps: Mapping[str, tuple[int, int]],
+    order: Order,
 ) -> list[Row]:
     """Detect, choose, align and write; a row for each job, with its reason where it has no image."""
     recipe = order.recipe
@@ -217,6 +216,5 @@ def _crop_decoded(
             # The picture may have had a face before it changed: its crop must not stay for training.
             (order.output_dir / job.crop).unlink(missing_ok=True)
         name = job.crop if crop is not None else ""
-        size, modified = stamp(order.input_dir / job.path)
-        rows.append(Row.of(job.path, name, finding, size, modified))
+        rows.append(Row.of(job.path, name, finding, *stamps[job.path]))
     return rows

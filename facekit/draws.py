@@ -35,6 +35,9 @@ class People:
         self._weights = None if weights is None else _checked(weights, len(labels))[self.positions]
         if self._weights is not None:
             # Of each picture the share of its person's weight that ends with it: the last one's is exactly 1.
+            # Measured by the person's largest, or one running sum would swallow a person of tiny weights.
+            largest = np.maximum.reduceat(self._weights, self.starts)
+            self._weights = self._weights / np.repeat(largest, self.counts)
             ends = np.cumsum(self._weights)
             ends -= np.repeat(ends[self.starts] - self._weights[self.starts], self.counts)
             self._ends = ends / np.repeat(ends[self.starts + self.counts - 1], self.counts)

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facekit.files import write_bytes
+from facekit.files import stamp, write_bytes
 from facekit.header import TOO_LARGE, TRUNCATED, problem_kind
 from facekit.images import MOST_BYTES, Image, decode
 from facekit.perceptual_hash import THUMBNAIL, thumbnail
@@ -71,15 +71,6 @@ class Examined:
             raise ValueError("the thumbnail is cut")
         figures = tuple(float(value) for value in pixels if value)
         return cls(path, int(size), int(modified), problem, int(width), int(height), digest, figures, seen)
-
-
-def stamp(path: Path) -> tuple[int, int]:
-    """Size and time of change of a file; (0, 0) where it cannot be asked."""
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
 
 
 def examine(root: Path, name: str) -> Examined:

@@ -54,3 +54,12 @@ def check_writable(folder: Path, setting: str) -> None:
         raise ValueError(
             f"{folder}: cannot be written ({error.strerror}). Choose another folder with `{setting}`."
         ) from None
+
+
+def stamp(path: str | Path) -> tuple[int, int]:
+    """Size in bytes and time of change in nanoseconds, by which a changed file is known; 0, 0 where it is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns

@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.files import write_text
+from facekit.files import write_text, written_aside
 from facekit.images import Image
 from facekit.index import PeopleIndex
 
@@ -71,16 +73,17 @@ class FileCache:
         count = len(index)
         marker = {"version": _VERSION, "pictures": count, "size": size, "index": index.digest}
         folder.mkdir(parents=True, exist_ok=True)
-        if not _is_ours(folder, marker):
-            # Removed, not written over: a run that still uses the old files keeps them until it ends.
-            for name in (MARKER, PICTURES, SUMS):
-                (folder / name).unlink(missing_ok=True)
-            _check_room(count, size, limit_gb, shutil.disk_usage(folder).free, "file")
-            _reserve(folder / PICTURES, count * size * size * 3)
-            _reserve(folder / SUMS, count * 4)
-            write_text(folder / MARKER, json.dumps(marker, indent=2) + "\n")
-        self._pictures = np.memmap(folder / PICTURES, np.uint8, "r+", shape=(count, size, size, 3))
-        self._sums = np.memmap(folder / SUMS, np.uint32, "r+", shape=(count,))
+        with _one_at_a_time(folder):
+            if not _is_ours(folder, marker):
+                # Removed, not written over: a run that still uses the old files keeps them until it ends.
+                for name in (MARKER, PICTURES, SUMS):
+                    (folder / name).unlink(missing_ok=True)
+                _check_room(count, size, limit_gb, shutil.disk_usage(folder).free, "file")
+                _reserve(folder / PICTURES, count * size * size * 3)
+                _reserve(folder / SUMS, count * 4)
+                write_text(folder / MARKER, json.dumps(marker, indent=2) + "\n")
+            self._pictures = np.memmap(folder / PICTURES, np.uint8, "r+", shape=(count, size, size, 3))
+            self._sums = np.memmap(folder / SUMS, np.uint32, "r+", shape=(count,))
         self._stamps = np.ascontiguousarray(stamps)
         self._checked = np.zeros(count, bool)
 
@@ -148,9 +151,26 @@ def _is_ours(folder: Path, marker: dict[str, object]) -> bool:
     return found == marker and sizes == [pictures * side * side * 3, pictures * 4]
 
 
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait for another process that makes or opens the folder's cache: of two that begin, the second finds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where a file in use cannot be removed
+        yield
+        return
+    with (folder / ".opening").open("wb") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _reserve(path: Path, size: int) -> None:
-    """Make a file of zeros that has its place on the disk: a full disk would kill who writes into a mapped hole."""
-    with path.open("wb") as file:
+    """Make a file of zeros that has its place on the disk: a full disk would kill who writes into a mapped hole.
+
+    Made aside: another run may have a file of the name mapped, and must not see it cut short.
+    """
+    with written_aside(path) as aside, aside.open("wb") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
         else:

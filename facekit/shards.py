@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.files import write_bytes, write_text, written_aside
+from facekit.files import stamp, write_bytes, write_text, written_aside
 from facekit.images import UnreadableImageError, decoded
 from facekit.index import PeopleIndex
 from facekit.loading import read_below
@@ -58,8 +58,9 @@ class Shard:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the folder and the paths: tells whether a record belongs to this shard."""
-        return hashlib.sha256(os.fsencode("\n".join([str(self.root), *self.paths]))).hexdigest()
+        """SHA-256 of the folder, the paths, and each file's size and time: tells whether a record is its own."""
+        lines = [str(self.root), *(f"{path}\n{stamp(self.root / path)}" for path in self.paths)]
+        return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
 
 
 @dataclass(frozen=True)

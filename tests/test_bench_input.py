@@ -40,7 +40,7 @@ def test_a_pass_has_every_picture_once_and_each_pass_its_own_order():
     sampler = ShuffledSampler(23, 5)
     passes = [np.concatenate([sampler.batch(4 * turn + step) for step in range(4)]) for turn in range(2)]
     for positions in passes:
-        assert len(set(positions.tolist())) == 20 and set(positions.tolist()) < set(range(23))
+        assert len(positions) == len(set(positions.tolist())) == 20 and set(positions.tolist()) < set(range(23))
     assert passes[0].tolist() != passes[1].tolist() and passes[0].tolist() != sorted(passes[0])
     assert ShuffledSampler(6, 6).batch(10**9).shape == (6,)
 

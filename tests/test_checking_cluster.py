@@ -51,6 +51,11 @@ def check(folder: Path, output: Path, bundle: Path, *options: str) -> int:
     return dataset.main(["check", str(folder), "--output_dir", str(output), "--model", str(bundle), *options])
 
 
+def never_here(*_arguments: object) -> None:
+    """In place of what only workers are to do."""
+    raise AssertionError("embedded in this process")
+
+
 @pytest.mark.slow
 def test_a_check_on_a_cluster_finds_what_a_local_one_does(
     folder: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -62,7 +67,7 @@ def test_a_check_on_a_cluster_finds_what_a_local_one_does(
     assert check(folder, tmp_path / "local", bundle, "--processes", "1") == 1
     with scheduler(tmp_path) as (address, processes):
         processes.append(start_worker(tmp_path, "--nworkers", "2"))
-        monkeypatch.setattr(kept_embeddings, "embed_shard", None)  # not in this process
+        monkeypatch.setattr(kept_embeddings, "embed_shard", never_here)
         assert check(folder, tmp_path / "cluster", bundle, "--cluster", address) == 1
     for name in ("findings.csv", "quality.csv", "exclude.txt", "files.csv"):
         assert (tmp_path / "local" / name).read_bytes() == (tmp_path / "cluster" / name).read_bytes()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facekit import packed, shards
+from facekit import loading, packed, shards
 from facekit.images import UnreadableImageError
 from facekit.index import PeopleIndex, index_people
 from facekit.loading import PictureLoader
@@ -225,13 +225,14 @@ def test_many_shards_are_read_with_few_open_files(index, tmp_path, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_a_shard_cut_after_opening_gives_an_error_not_half_a_picture(index, tmp_path):
+def test_a_shard_cut_after_opening_gives_an_error_not_half_a_picture(index, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "PAUSES", (0.0, 0.0))
     found = pack(index, tmp_path / "packed")
     for shard in found.shards:
         os.truncate(tmp_path / "packed" / shard["name"], 100)
     with pytest.raises(OSError, match="ends before it"):
         found.read(index.paths[0])
-    with pytest.raises(UnreadableImageError, match="none of its pictures"):
+    with pytest.raises(UnreadableImageError, match=r"cannot be read \(.* ends before it\)"):
         PictureLoader(found.index(), 32, read=found.read).load(np.array([0]))
 
 
