@@ -444,3 +444,26 @@ def test_a_real_face_is_found(lfw, tmp_path):
     assert run("--input_dir", source, "--output_dir", tmp_path / "out", "--processes", 1) == 0
     rows = manifest.read(tmp_path / "out").values()
     assert sum(bool(row.crop) for row in rows) >= 0.97 * len(list(rows))
+
+
+def test_a_picture_replaced_while_it_is_searched_is_cropped_again(photos, tmp_path, monkeypatch):
+    from facekit import cropping
+
+    source = tmp_path / "photos" / "ann"
+    source.mkdir(parents=True)
+    picture, other = sorted(photos.rglob("*.jpg"))[0], sorted(photos.rglob("*.jpg"))[-1]
+    shutil.copyfile(picture, source / "1.jpg")
+    find = cropping.find_faces
+
+    def replace_meanwhile(*arguments):
+        found = find(*arguments)
+        shutil.copyfile(other, source / "1.jpg")
+        return found
+
+    settings = {"input_dir": tmp_path / "photos", "output_dir": tmp_path / "crops", "processes": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(cropping, "find_faces", replace_meanwhile)
+        assert crop_faces.crop_faces(CropConfig(**settings)).processed == 1
+    before = (tmp_path / "crops" / "ann" / "1.jpg").read_bytes()
+    assert crop_faces.crop_faces(CropConfig(**settings)).processed == 1, "known as changed"
+    assert (tmp_path / "crops" / "ann" / "1.jpg").read_bytes() != before

@@ -97,3 +97,15 @@ def test_wrong_weights_are_refused(weights, found):
         ValueError, match=r"`weights` must be 8 numbers in \(0, 1\], one a picture. Received: " + found
     ):
         People(LABELS, weights)
+
+
+def test_a_person_of_tiny_weights_keeps_their_own_pictures():
+    labels = np.repeat(np.arange(500), 4)
+    weights = np.ones(len(labels))
+    weights[labels == 499] = 1e-17
+    people = People(labels, weights)
+    person = np.full(3000, 499)
+    drawn = people.draw(person, np.random.default_rng(0))
+    assert (labels[drawn] == 499).all() and (np.bincount(drawn - drawn.min()) > 600).all()
+    two = people.draw_two(person, np.random.default_rng(1))
+    assert (labels[two] == 499).all() and (two[:, 0] != two[:, 1]).all()

@@ -152,3 +152,17 @@ def test_wrong_calls_are_refused(people, output, tmp_path):
     (output / "pack.json").write_text("{}")
     with pytest.raises(ValueError, match="is packed already"):
         pack(output, tmp_path / "again")
+
+
+def test_a_picture_that_changed_since_a_stopped_pack_is_packed_anew(people, tmp_path, monkeypatch):
+    output = tmp_path / "packed"
+    monkeypatch.setattr(packing, "finish", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        pack(people, output, 1, 1)
+    monkeypatch.undo()
+    path = sorted(people.rglob("*.jpg"))[3]
+    other = sorted(people.rglob("*.jpg"))[9].read_bytes()
+    path.write_bytes(other)
+    pack(people, output, 1, 1)
+    name = path.relative_to(people).as_posix()
+    assert PackedPictures(output).read(name) == other

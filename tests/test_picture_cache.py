@@ -176,3 +176,15 @@ def test_pictures_that_fail_are_not_kept(index, folder):
     path.write_bytes(whole)
     images = PictureLoader(index, 32, cache=opened(folder, index)).load(np.array([0]))
     np.testing.assert_array_equal(images[0], read_square(path, 32))
+
+
+def test_files_that_are_mapped_are_never_cut(index, tmp_path, monkeypatch):
+    """A second run that does not see the cache yet makes another one; the first goes on with its own."""
+    stamps = file_stamps(index)
+    first = FileCache(tmp_path / "cache", index, 32, 1.0, stamps)
+    picture = np.full((32, 32, 3), 7, np.uint8)
+    first.put(0, picture)
+    monkeypatch.setattr(picture_cache, "_is_ours", lambda folder, marker: False)
+    second = FileCache(tmp_path / "cache", index, 32, 1.0, stamps)
+    assert second.get(0) is None
+    np.testing.assert_array_equal(first.get(0), picture)

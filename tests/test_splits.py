@@ -163,3 +163,20 @@ def test_wrong_weights_are_named(people, tmp_path, text, sentence):
     table.write_text(text)
     with pytest.raises(ValueError, match=sentence):
         picture_weights(index_people(people), config(people, picture_weights=table))
+
+
+def test_a_name_with_a_line_break_goes_through_a_list(tmp_path):
+    from facekit.name_list import names_text, read_names
+
+    names = ["New\nLine", "plain", '"quoted"', " spaced", "Ann\r", "d\u00fcrer", "a/b c.jpg"]
+    (tmp_path / "names.txt").write_bytes(names_text(names).encode("utf-8"))
+    assert read_names(tmp_path / "names.txt", "exclude_people") == names
+    (tmp_path / "own.txt").write_text('"not json\n\nplain\n')
+    assert read_names(tmp_path / "own.txt", "exclude_people") == ['"not json', "plain"]
+
+
+def test_people_of_a_list_who_are_not_there_are_told(people, tmp_path, capsys):
+    (tmp_path / "out.txt").write_text("person_00004\nperson_0005\n")
+    make_split(config(people, validation_share=0.25, exclude_people=tmp_path / "out.txt"))
+    told = capsys.readouterr().err
+    assert "out.txt: 1 of its 2 lines match nothing" in told and "'person_0005'" in told
