@@ -143,7 +143,9 @@ def fit(
                 around = chain(session, held_out, watchers, Hooks(measure, asked, meter))
                 fit_stage(session, loader, meter, around)
     finally:
-        report_failures(loader.failures, "others of the same person stood in", session.folder.unreadable)
+        report_failures(
+            loader.failures, "others stood in, of the same person where one was left", session.folder.unreadable
+        )
 
 
 def chain(

@@ -270,19 +270,31 @@ def test_bad_pictures_are_named_and_do_not_stop_a_run(crops, tmp_path, capsys):
         (person / "0002.jpg").write_bytes((person / "0002.jpg").read_bytes()[:-300])
     assert train.main(arguments(people, tmp_path, "bad", epochs=1)) == 0
     error = capsys.readouterr().err
-    assert "others of the same person stood in" in error and "0001.jpg: is truncated or not a picture" in error
+    assert "others stood in, of the same person" in error
+    assert "0001.jpg: is truncated or not a picture" in error
     assert "their pairs are left out of validation" in error
 
 
-def test_a_person_without_any_readable_picture_is_named(crops, tmp_path, capsys):
+def test_a_person_without_any_readable_picture_ends_no_run(crops, tmp_path, capsys):
     people = tmp_path / "people"
     shutil.copytree(crops, people)
-    person = people / (train_people(people)[0])
-    for picture in person.iterdir():
+    person = train_people(people)[0]
+    for picture in (people / person).iterdir():
         picture.write_text("not a picture")
+    assert train.main(arguments(people, tmp_path, "poorer", epochs=1)) == 0
+    named = (tmp_path / "poorer" / "unreadable.csv").read_text()
+    assert f"{person}/0000.jpg" in named and "pictures could not be read" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_mostly_broken_is_named(crops, tmp_path, capsys):
+    people = tmp_path / "people"
+    shutil.copytree(crops, people)
+    for person in train_people(people)[1:]:
+        for picture in (people / person).iterdir():
+            picture.write_text("not a picture")
     assert train.main(arguments(people, tmp_path, "hopeless")) == 2
     error = capsys.readouterr().err
-    assert f"{person}: none of its pictures can be read. Mend or remove the folder" in error
+    assert f"{people}: " in error and "pictures cannot be read, the last one: " in error
     assert "Traceback" not in error
 
 
