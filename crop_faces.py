@@ -40,7 +40,7 @@ from facekit.workers import run_shards
 
 SYNTHETIC_MARKER = "synthetic.json"
 
-# Decoded together, then grouped by size: enough for full batches, little enough for memory and a quick stop.
+# A shard: enough to be worth handing out, little enough for memory and a quick stop.
 PICTURES_A_CHUNK = 32
 
 

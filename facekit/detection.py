@@ -69,7 +69,6 @@ class MtcnnDetector:
     takes some 25 bytes of memory a pixel.
 
     Args:
-        batch_size: without effect, since no batch is formed.
         min_face: side of the smallest face to look for, in pixels of the picture given, at least 12. Large
             pictures are searched faster without their smallest faces.
         rounded: give whole pixels, as the package does.
@@ -78,7 +77,7 @@ class MtcnnDetector:
         ValueError: `min_face` is below 12, or the weights of mtcnn 1.0.0 are not installed.
     """
 
-    def __init__(self, batch_size: int = 32, *, min_face: float = 20, rounded: bool = True):
+    def __init__(self, *, min_face: float = 20, rounded: bool = True):
         from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
         self._cascade = Cascade(min_face)
