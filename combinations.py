@@ -18,6 +18,7 @@ SMALLEST_IMAGE = {
     "efficientnet_b0": 32,
     "inception_v3": 75,
     "inception_resnet_v1": 80,
+    "dlib_resnet29": 105,
 }
 BACKBONES_WITH_IMAGENET = ("resnet50", "inception_v3", "mobilenet_v2", "efficientnet_b0")
 
@@ -163,6 +164,8 @@ def _pair_problems(c: Config) -> Iterator[str]:
 def _other_problems(c: Config) -> Iterator[str]:
     if c.weights == "imagenet" and c.backbone not in BACKBONES_WITH_IMAGENET:
         yield (f'`weights="imagenet"` exists for {", ".join(BACKBONES_WITH_IMAGENET)}; backbone is {c.backbone!r}.')
+    if c.weights == "dlib" and (c.backbone, c.pooling) != ("dlib_resnet29", "average"):
+        yield f'`weights="dlib"` is for backbone dlib_resnet29 with pooling average; backbone is {c.backbone!r}.'
     if c.target_fmr is not None and c.target_fmr < 3 / (c.validation_pairs / 2):
         yield (
             f"`target_fmr` {c.target_fmr} needs at least {3 / c.target_fmr:.0f} impostor pairs; set "

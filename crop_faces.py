@@ -96,6 +96,7 @@ def recipe_of(config: CropConfig) -> CropRecipe:
         min_confidence=config.min_confidence,
         max_side=config.max_side,
         quality=config.quality,
+        template=config.template,
         detector=detector_name(config.aligner_path, config.min_face, config.aligner),
     )
 

@@ -17,11 +17,18 @@ from typing import Any
 import keras
 
 from config import Config
+from facekit import dlib_resnet, runtime
 from facekit.backbones import BATCH_NORM, build_backbone, build_normalization, is_applications_file
+from facekit.bundle import NETWORK
+from facekit.dlib_resnet import take_dlib
+from facekit.dlib_source import dlib_weights
 from facekit.layers import UnitNorm
 from facekit.weights import load_weights
 
 LOGGER = logging.getLogger(__name__)
+
+# Whether batch norm follows the embedding layer of a backbone, where the settings do not say.
+HEAD_NORM = {dlib_resnet.NAME: "none"}
 
 
 def build_embedding_model(config: Config) -> keras.Model:
@@ -40,7 +47,7 @@ def build_embedding_model(config: Config) -> keras.Model:
     Raises:
         ValueError: weights that could not be fetched, read or fitted; one sentence naming the file and `weights`.
     """
-    if config.weights not in (None, "imagenet") and not Path(config.weights).is_file():
+    if config.weights not in (None, "imagenet", "dlib") and not Path(config.weights).exists():
         raise ValueError(f"`weights`: there is no file {config.weights}.")
     imagenet = config.weights == "imagenet" or is_applications_file(config.weights)
     fetched = config.weights if imagenet else None
@@ -50,18 +57,26 @@ def build_embedding_model(config: Config) -> keras.Model:
         image = keras.Input((config.image_size, config.image_size, 3), name="image")
         features = backbone(build_normalization(config.backbone)(image))
         model = keras.Model(image, _embed(features, config), name="embedding_model")
-    if config.weights and not fetched:
-        LOGGER.warning(load_weights(model, Path(config.weights), config.backbone))
+    if config.weights == "dlib":
+        LOGGER.warning(take_dlib(model, dlib_weights(runtime.cache_dir(), LOGGER.warning)))
+    elif config.weights and not fetched:
+        LOGGER.warning(load_weights(model, weights_file(Path(config.weights)), config.backbone))
     return model
 
 
+def weights_file(path: Path) -> Path:
+    """The file that holds the weights: of a bundle's folder, its network."""
+    return path / NETWORK if path.is_dir() else path
+
+
 def _embed(features: Any, config: Config) -> Any:
-    """The embedding head: pooling, dropout, a linear layer, batch norm (FaceNet's and ArcFace's), unit length."""
+    """The embedding head: pooling, dropout, a linear layer, mostly batch norm (FaceNet's, ArcFace's), unit length."""
     pooling = keras.layers.GlobalAveragePooling2D if config.pooling == "average" else keras.layers.Flatten
     x = pooling(name="pooling")(features)
     x = keras.layers.Dropout(config.dropout, name="dropout")(x)
     x = keras.layers.Dense(config.embedding_size, use_bias=False, name="embedding")(x)
-    x = keras.layers.BatchNormalization(**BATCH_NORM, name="embedding_bn")(x)
+    if (config.embedding_norm or HEAD_NORM.get(config.backbone, "batch")) == "batch":
+        x = keras.layers.BatchNormalization(**BATCH_NORM, name="embedding_bn")(x)
     return UnitNorm(name="unit_norm")(x)
 
 

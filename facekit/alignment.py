@@ -21,6 +21,15 @@ TEMPLATE: Points = np.array(
 
 TEMPLATE_SIDE = 112
 
+DLIB_TEMPLATE: Points = np.array(
+    [[47.57, 45.28], [100.91, 45.62], [74.35, 77.42], [50.63, 104.30], [97.24, 104.52]], np.float32
+)
+"""Where MTCNN's five points lie in dlib's own 150 x 150 face chips: medians over 400 LFW pictures, each mapped by
+dlib's alignment (which itself takes eye corners and nose, points that MTCNN does not give)."""
+
+LAYOUTS: dict[str, tuple[Points, int]] = {"arcface": (TEMPLATE, TEMPLATE_SIDE), "dlib": (DLIB_TEMPLATE, 150)}
+"""Templates by their name in a recipe: the points, and the side of the square that they lie in."""
+
 
 @dataclass(frozen=True)
 class CropRecipe:
@@ -35,6 +44,7 @@ class CropRecipe:
         max_side: pictures are scaled down to this longer side, in pixels, before detection.
         quality: JPEG quality that the crop is stored at, 1 to 100; networks see it as stored.
         detector: which detector, and what decides what it finds; see `facekit.detectors.detector_name`.
+        template: where the five points go (align), a key of `LAYOUTS`.
     """
 
     method: Literal["align", "box"] = "align"
@@ -45,6 +55,7 @@ class CropRecipe:
     max_side: int = 1024
     quality: int = 95
     detector: str = "mtcnn"
+    template: str = "arcface"
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""
@@ -67,12 +78,15 @@ class CropRecipe:
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"The crop recipe has unknown entries {unknown}; it is from another version.")
+        if values.get("template", "arcface") not in LAYOUTS:
+            raise ValueError(f"The crop recipe's template {values['template']!r} is from another version.")
         return cls(**values)
 
 
-def template(size: int, margin: float = 0.0) -> Points:
-    """The five points of `TEMPLATE` in a crop of `size` pixels a side with `margin` more room around."""
-    return ((TEMPLATE / TEMPLATE_SIDE + margin) * (size / (1 + 2 * margin))).astype(np.float32)
+def template(size: int, margin: float = 0.0, layout: str = "arcface") -> Points:
+    """The five points of a layout in a crop of `size` pixels a side with `margin` more room around."""
+    points, side = LAYOUTS[layout]
+    return ((points / side + margin) * (size / (1 + 2 * margin))).astype(np.float32)
 
 
 def similarity_transform(source: NDArray[Any], target: NDArray[Any]) -> NDArray[np.float64]:
@@ -103,7 +117,9 @@ def similarity_transform(source: NDArray[Any], target: NDArray[Any]) -> NDArray[
     return np.column_stack([rotation, goal - rotation @ centre])
 
 
-def align(image: Image, landmarks: Points, size: int = TEMPLATE_SIDE, margin: float = 0.0) -> Image:
+def align(
+    image: Image, landmarks: Points, size: int = TEMPLATE_SIDE, margin: float = 0.0, layout: str = "arcface"
+) -> Image:
     """Warp a picture so that its five landmarks come to lie on the template.
 
     Args:
@@ -111,11 +127,13 @@ def align(image: Image, landmarks: Points, size: int = TEMPLATE_SIDE, margin: fl
         landmarks: (5, 2) in pixels of `image`.
         size: side of the crop in pixels.
         margin: room around, as a share of the template's side.
+        layout: which template, a key of `LAYOUTS`.
 
     Returns:
         (size, size, 3) uint8; black where the picture ends.
     """
-    matrix = similarity_transform(landmarks, template(size, margin))
+    target = template(size, margin, layout)
+    matrix = similarity_transform(landmarks, target)
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if scale < 0.5:
         # Bilinear sampling would skip pixels: shrink by area first, then warp the rest of the way.
@@ -125,7 +143,7 @@ def align(image: Image, landmarks: Points, size: int = TEMPLATE_SIDE, margin: fl
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
         # Pixel centres lie at half-integers of the area: (p + 0.5) * factor - 0.5.
         landmarks = ((landmarks + 0.5) * factor - 0.5).astype(np.float32)
-        matrix = similarity_transform(landmarks, template(size, margin))
+        matrix = similarity_transform(landmarks, target)
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
 
 
@@ -155,5 +173,5 @@ def crop_box(image: Image, box: NDArray[Any], size: int = TEMPLATE_SIDE, margin:
 def crop_face(image: Image, box: NDArray[Any], landmarks: Points, recipe: CropRecipe) -> Image:
     """The crop that `recipe` makes of a face, before it is stored: (recipe.size, recipe.size, 3) uint8."""
     if recipe.method == "align":
-        return align(image, landmarks, recipe.size, recipe.margin)
+        return align(image, landmarks, recipe.size, recipe.margin, recipe.template)
     return crop_box(image, box, recipe.size, recipe.margin)

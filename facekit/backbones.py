@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from facekit import dlib_resnet
 from facekit.layers import ChannelNormalization
 
 # Own networks. PyTorch's momentum 0.1 is Keras' 0.9; short runs need moving statistics that follow quickly.
@@ -129,6 +130,11 @@ def _caffe() -> keras.layers.Layer:
 def _imagenet() -> keras.layers.Layer:
     """RGB to ImageNet's mean 0 and deviation 1."""
     return ChannelNormalization(IMAGENET_RGB_MEAN, IMAGENET_RGB_STD, name="normalization")
+
+
+def _dlib() -> keras.layers.Layer:
+    """RGB less dlib's mean, divided by 256."""
+    return ChannelNormalization(dlib_resnet.MEAN_RGB, (dlib_resnet.DIVISOR,) * 3, name="normalization")
 
 
 # ---- ResNets (He et al. 2015, https://arxiv.org/abs/1512.03385) ----------------------------------------------
@@ -321,6 +327,7 @@ BACKBONES: dict[str, Backbone] = {
         _minus_one_to_one,
         "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{size}_no_top.h5",
     ),
+    dlib_resnet.NAME: Backbone(dlib_resnet.dlib_resnet29, _dlib),
     "efficientnet_b0": Backbone(_efficientnet_b0, _imagenet, "efficientnetb0_notop.h5"),
 }
 """Every network by its name in the settings."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -76,6 +77,13 @@ def stop_requests(closing: str) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def cache_dir() -> Path:
+    """Where what was fetched or prepared once is kept: TUPLETFACE_CACHE, else tupletface in the user's cache."""
+    if chosen := os.environ.get("TUPLETFACE_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tupletface"
 
 
 def use_cpu_only() -> None:
