@@ -23,7 +23,7 @@ from facekit import runtime
 from facekit.bundle import BundleRecord, Threshold, write_record
 from facekit.scored import ScoredPairs, refuse_one_class
 from facekit.settings import Settings, parse
-from inference import find_bundle
+from inference import named_bundle
 
 if TYPE_CHECKING:
     from facekit.calibration import Calibration
@@ -33,7 +33,11 @@ class CalibrateCommand(Settings):
     """Choose a model's threshold on pairs, or on a folder of people, and write it into the bundle."""
 
     model: Path | None = None
-    """Bundle folder. None: the newest in runs/ that was trained on real pictures."""
+    """Bundle folder, or `pretrained`. None: the newest in runs/ that was trained on real pictures; without one, the
+    pretrained network."""
+
+    flip: bool | None = None
+    """Average embeddings with the mirror image's from now on, or not. None: as the bundle does."""
 
     images: Path | None = None
     """Folder that the pairs' paths start from; without `pairs`, one folder a person."""
@@ -149,7 +153,7 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
     if command.images is None and command.pairs is None:
         raise ValueError("Name what to calibrate on: `images`, a folder of people, or `pairs` with their `images`.")
     task = read_task(command.pairs, command.images, command.impostor_pairs, command.exclude_people)
-    (system,) = bundle_systems([command.model or find_bundle()])
+    (system,) = bundle_systems([named_bundle(command.model)], command.flip)
     assert system.bundle is not None and system.record is not None
     runtime.start_quietly()
     reader = PictureReader(system.recipe, task.images, command.cache, system.aligner)
@@ -163,7 +167,7 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
     overlap = by_names(system.bundle, known_people(task.pairs))
     met = f" ({overlap.names} of whose people trained the model or were validated on)" if overlap.names else ""
     data = "; ".join(filter(None, [str(command.pairs or command.images), task.left_out]))
-    record = replace(system.record, threshold=as_threshold(found, f"{data}{met}"))
+    record = replace(system.record, threshold=as_threshold(found, f"{data}{met}", system.record.flip))
     quality = None
     if command.probability != "none":
         record = replace(record, probability=fit_probability(scored, command.probability))
@@ -189,7 +193,7 @@ def predicted(scored: ScoredPairs, found: Calibration) -> tuple[float, float]:
     return prediction_interval(accepted, count, np.unique([ids1, ids2]).size, ids1, ids2)
 
 
-def as_threshold(found: Calibration, data: str) -> Threshold:
+def as_threshold(found: Calibration, data: str, flip: bool) -> Threshold:
     """A calibration as the bundle keeps it, with today's date."""
     return Threshold(
         value=min(found.threshold, 2.0),
@@ -204,6 +208,7 @@ def as_threshold(found: Calibration, data: str) -> Threshold:
         fnmr_interval=found.fnmr_interval,
         value_interval=found.threshold_interval,
         by=found.by,
+        flip=flip,
     )
 
 

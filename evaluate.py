@@ -24,7 +24,7 @@ from pydantic import Field
 from facekit import runtime
 from facekit.files import check_writable
 from facekit.settings import Settings, parse
-from inference import find_bundle
+from inference import find_bundle, named_bundle
 
 # Everything heavy is imported where it is used: scores are judged without TensorFlow.
 if TYPE_CHECKING:
@@ -68,8 +68,12 @@ class EvaluateCommand(Settings):
     """With `scores`: the system's own threshold. None: thresholds of folds."""
 
     model: tuple[Path, ...] = ()
-    """Bundle folders; several are judged on the same pairs, side by side. None: the newest in runs/ that was
-    trained on real pictures."""
+    """Bundle folders, or `pretrained`; several are judged on the same pairs, side by side. None: the newest in runs/
+    that was trained on real pictures; without one, the pretrained network."""
+
+    flip: bool | None = None
+    """Average embeddings with the mirror image's, or not. None: as each bundle does. A threshold that was found the
+    other way is not used."""
 
     baselines: bool = False
     """Judge the untrained network, raw pixels and (where installed) face_recognition beside the model; always so
@@ -128,6 +132,7 @@ PARTS = {
     "distance": ("scores",),
     "threshold": ("scores",),
     "model": ("pairs", "triplets", "gallery", "images"),
+    "flip": ("pairs", "triplets", "gallery", "images"),
     "impostor_pairs": ("images",),
     "exclude_people": ("pairs", "images", "gallery"),
     "baselines": ("pairs", "images"),
@@ -211,10 +216,10 @@ def evaluate_pairs(command: EvaluateCommand, words: str) -> Judgement:
     groups = None if pairs.groups is None else {"group": (np.array(pairs.groups), np.array(pairs.groups))}
     if command.group is not None:
         groups = groups_of_pairs(read_groups(command.group), pairs.first, pairs.second, pairs.people())
-    systems = bundle_systems(command.model or (find_bundle(),))
+    systems = bundle_systems(_bundles(command), command.flip)
     assert systems[0].bundle is not None
     name = f"evaluation-{path.stem if path else 'all'}" + (f"-{folder.resolve().name}" if folder else "")
-    output = _output(command, systems[0].bundle.parent / name, path)
+    output = _output(command, _beside(systems[0].bundle) / name, path)
     runtime.start_quietly()
     warnings = list(pairs.warnings)
     if command.baselines or len(systems) > 1:
@@ -260,9 +265,9 @@ def evaluate_triplets(command: EvaluateCommand, words: str) -> Judgement:
     assert command.triplets is not None and command.images is not None
     triplets = read_triplets(command.triplets)
     images = find_images(command.images, sorted({name for triplet in triplets for name in triplet}))
-    (system,) = bundle_systems(command.model or (find_bundle(),))
+    (system,) = bundle_systems(_bundles(command), command.flip)
     assert system.bundle is not None
-    output = _output(command, system.bundle.parent / f"triplets-{command.triplets.stem}")
+    output = _output(command, _beside(system.bundle) / f"triplets-{command.triplets.stem}")
     runtime.start_quietly()
     facts = {
         "protocol": "triplets",
@@ -286,9 +291,9 @@ def evaluate_gallery(command: EvaluateCommand, words: str) -> Judgement:
     gone = f"{len(left_out)} people of {command.exclude_people} left out" if left_out else ""
     sides = {name: read_side(folder, name, left_out) for name, folder in given.items()}
     check_apart(sides["gallery"], sides["probes"], sides.get("distractors"))
-    (system,) = bundle_systems(command.model or (find_bundle(),))
+    (system,) = bundle_systems(_bundles(command), command.flip)
     assert system.bundle is not None and command.gallery is not None
-    output = _output(command, system.bundle.parent / f"search-{command.gallery.resolve().name}")
+    output = _output(command, _beside(system.bundle) / f"search-{command.gallery.resolve().name}")
     runtime.start_quietly()
     facts = {
         "protocol": "gallery",
@@ -299,6 +304,15 @@ def evaluate_gallery(command: EvaluateCommand, words: str) -> Judgement:
         "command": words,
     }
     return _written(judge_gallery(system, sides, command.cache, facts, command.check_overlap), output)
+
+
+def _bundles(command: EvaluateCommand) -> list[Path]:
+    return [named_bundle(model) for model in command.model] or [find_bundle()]
+
+
+def _beside(bundle: Path) -> Path:
+    """Where a bundle's reports go: its run's folder; of the pretrained model, which has none, one in runs/."""
+    return Path("runs/pretrained") if bundle.is_relative_to(runtime.cache_dir()) else bundle.parent
 
 
 def _left_out(command: EvaluateCommand, folders: Mapping[str, Path]) -> set[str]:

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 
 from config import Config
-from facekit import dlib_resnet, runtime
+from facekit import dlib_file, runtime
 from facekit.backbones import BATCH_NORM, build_backbone, build_normalization, is_applications_file
 from facekit.bundle import NETWORK
 from facekit.dlib_resnet import take_dlib
@@ -28,7 +28,7 @@ from facekit.weights import load_weights
 LOGGER = logging.getLogger(__name__)
 
 # Whether batch norm follows the embedding layer of a backbone, where the settings do not say.
-HEAD_NORM = {dlib_resnet.NAME: "none"}
+HEAD_NORM = {dlib_file.NAME: "none"}
 
 
 def build_embedding_model(config: Config) -> keras.Model:

@@ -55,19 +55,23 @@ class System:
         return self.record.threshold.value if self.record and self.record.threshold else None
 
 
-def bundle_systems(bundles: Sequence[Path]) -> list[System]:
+def bundle_systems(bundles: Sequence[Path], flip: bool | None = None) -> list[System]:
     """A system a bundle, named after its run, or after its whole path where two runs have one name.
+
+    Args:
+        bundles: their folders.
+        flip: whether embeddings are averaged with the mirror image's; None: as each bundle says.
 
     Raises:
         ValueError: a folder is no bundle, a damaged one, or given twice.
     """
     if len({path.resolve() for path in bundles}) < len(bundles):
         raise ValueError("`model` names a bundle twice.")
-    verifiers = [Verifier(path) for path in bundles]
+    verifiers = [Verifier(path, flip) for path in bundles]
     names = [verifier.record.name for verifier in verifiers]
     return [
         System(
-            name if names.count(name) == 1 else str(verifier.bundle),
+            (name if names.count(name) == 1 else str(verifier.bundle)) + (", flips averaged" * verifier.record.flip),
             verifier.embed_crops,
             verifier.record.recipe,
             bundle=verifier.bundle,

@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from facekit import dlib_resnet
+from facekit import dlib_file, dlib_resnet
 from facekit.layers import ChannelNormalization
 
 # Own networks. PyTorch's momentum 0.1 is Keras' 0.9; short runs need moving statistics that follow quickly.
@@ -327,7 +327,7 @@ BACKBONES: dict[str, Backbone] = {
         _minus_one_to_one,
         "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{size}_no_top.h5",
     ),
-    dlib_resnet.NAME: Backbone(dlib_resnet.dlib_resnet29, _dlib),
+    dlib_file.NAME: Backbone(dlib_resnet.dlib_resnet29, _dlib),
     "efficientnet_b0": Backbone(_efficientnet_b0, _imagenet, "efficientnetb0_notop.h5"),
 }
 """Every network by its name in the settings."""

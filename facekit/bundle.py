@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-from facekit.alignment import CropRecipe
+from facekit.alignment import CropRecipe, template
 from facekit.detectors import ALIGNER
 from facekit.files import write_text
+from facekit.model_card import model_card
 from facekit.probability import ProbabilityMap
 
 if TYPE_CHECKING:
     import keras
 
-NETWORK, RECORD = "model.keras", "bundle.json"
+NETWORK, ONNX, RECORD = "model.keras", "model.onnx", "bundle.json"
+CARD = "model_card.md"
 FORMAT = 1
 
 
@@ -41,6 +43,7 @@ class Threshold:
         value_interval: 95 % interval of `value`; None: not computed.
         fnmr_interval: 95 % interval of `fnmr`; None: not computed.
         by: what the intervals count: "identity", people, or "pair" where people are unknown.
+        flip: whether its distances were those of embeddings averaged with the mirror image's.
     """
 
     value: float
@@ -55,6 +58,7 @@ class Threshold:
     value_interval: tuple[float, float] | None = None
     fnmr_interval: tuple[float, float] | None = None
     by: str = "identity"
+    flip: bool = False
 
     def text(self) -> str:
         """The threshold and its evidence in one sentence."""
@@ -82,6 +86,10 @@ class BundleRecord:
         training: the training data in words, with its digest.
         figures: verification figures on held-out people.
         probability: how a distance becomes a probability; None where nobody asked for one.
+        flip: whether embeddings are averaged with the mirror image's.
+        data: the training data's name.
+        licence: under which terms the model may be used; "": unstated.
+        versions: of the packages that made it.
     """
 
     name: str
@@ -95,10 +103,43 @@ class BundleRecord:
     training: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     probability: ProbabilityMap | None = None
+    flip: bool = False
+    data: str = ""
+    licence: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def preprocessing(self) -> dict[str, Any]:
+        """All that lies between a picture and the network, for readers in any language, with a hash over it.
+
+        `points` are where the five landmarks go, (x, y) in pixels of the crop; `network_side` is what the crop is
+        resized to. The network scales the values itself.
+        """
+        recipe = self.recipe
+        points = (
+            template(recipe.size, recipe.margin, recipe.template).round(4).tolist()
+            if recipe and recipe.method == "align"
+            else None
+        )
+        values = {
+            "recipe": recipe.to_dict() if recipe else None,
+            "points": points,
+            "network_side": self.image_size,
+            "colour_order": "RGB",
+            "value_range": [0, 255],
+            "flip": self.flip,
+        }
+        text = json.dumps(values, sort_keys=True)
+        return {**values, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+    def values(self) -> dict[str, Any]:
+        """The record as plain JSON values."""
+        return {"format": FORMAT, **asdict(self), "preprocessing": self.preprocessing()}
 
 
 def write_bundle(folder: Path, network: keras.Model, record: BundleRecord, aligner: Path | None = None) -> None:
     """Write a bundle folder; an earlier one of the name gives way only once the new one is whole.
+
+    Beside the network lies its ONNX form, which runs without TensorFlow, and its model card.
 
     Args:
         folder: where it goes.
@@ -106,14 +147,16 @@ def write_bundle(folder: Path, network: keras.Model, record: BundleRecord, align
         record: what it says of itself.
         aligner: weights of the alignment network that its recipe names; None where the recipe needs none.
     """
+    from facekit.onnx_network import write_onnx
+
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     aside.mkdir(parents=True)
     try:
         network.save(aside / NETWORK)
+        write_onnx(network, aside / ONNX)
         if aligner is not None:
             shutil.copyfile(aligner, aside / ALIGNER)
-        values = {"format": FORMAT, **asdict(record), "sha256": _digest(aside / NETWORK)}
-        write_text(aside / RECORD, json.dumps(values, indent=2) + "\n")
+        _write_record(aside, record)
         replaced = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(replaced, ignore_errors=True)
         if folder.exists():
@@ -132,8 +175,14 @@ def write_record(folder: Path, record: BundleRecord) -> None:
         OSError: it cannot be written.
     """
     read_record(folder)
-    values = {"format": FORMAT, **asdict(record), "sha256": _digest(folder / NETWORK)}
+    _write_record(folder, record)
+
+
+def _write_record(folder: Path, record: BundleRecord) -> None:
+    onnx = _digest(folder / ONNX) if (folder / ONNX).is_file() else None
+    values = record.values() | {"sha256": _digest(folder / NETWORK), "onnx_sha256": onnx}
     write_text(folder / RECORD, json.dumps(values, indent=2) + "\n")
+    write_text(folder / CARD, model_card(record))
 
 
 def read_record(folder: Path) -> BundleRecord:
@@ -152,7 +201,8 @@ def read_record(folder: Path) -> BundleRecord:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict) or values.pop("format") != FORMAT:
             raise ValueError("it is no record, or one of another version")
-        digest = values.pop("sha256")
+        digest, onnx_digest = values.pop("sha256"), values.pop("onnx_sha256", None)
+        preprocessing = values.pop("preprocessing", None)
         threshold, recipe, chances = values.pop("threshold"), values.pop("recipe"), values.pop("probability", None)
         if threshold is not None:
             pairs = {name: ends and tuple(ends) for name, ends in threshold.items() if name.endswith("_interval")}
@@ -166,10 +216,14 @@ def read_record(folder: Path) -> BundleRecord:
             probability=None if chances is None else ProbabilityMap.from_dict(chances),
         )
         _check_types(record)
+        if preprocessing not in (None, record.preprocessing()):
+            raise ValueError("its `preprocessing` does not follow from its recipe; one of them was changed by hand")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: cannot be understood ({error}).") from None
     if _digest(folder / NETWORK) != digest:
         raise ValueError(f"{folder / NETWORK}: is damaged or was changed (its SHA-256 differs from {RECORD}'s).")
+    if onnx_digest and (not (folder / ONNX).is_file() or _digest(folder / ONNX) != onnx_digest):
+        raise ValueError(f"{folder / ONNX}: is missing or was changed (its SHA-256 differs from {RECORD}'s).")
     return record
 
 

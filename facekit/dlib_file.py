@@ -17,6 +17,12 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
+NAME = "dlib_resnet29"
+"""What the settings call the network."""
+
+SIDE, WIDTH = 150, 128
+"""Side in pixels of the pictures that the published weights know, and the size of their embedding."""
+
 LAYERS = {
     "con": 29, "affine": 29, "relu": 29, "add_prev": 14, "avg_pool": 5, "max_pool": 1, "fc": 1,
 }  # fmt: skip

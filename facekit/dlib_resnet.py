@@ -11,12 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from facekit.dlib_file import DlibNetwork, read_dlib
-
-NAME = "dlib_resnet29"
-
-SIDE, WIDTH = 150, 128
-"""Side in pixels of the pictures that the published weights know, and the size of their embedding."""
+from facekit.dlib_file import NAME, SIDE, DlibNetwork, read_dlib
 
 STAGES = ((32, 3), (64, 4), (128, 3), (256, 3), (256, 1))
 """Channels and blocks of each stage; every stage but the first halves the map in its first block."""

@@ -77,7 +77,7 @@ def freeze(network: keras.Model, names: Sequence[str]) -> None:
     Raises:
         ValueError: no layer's name begins so, or nothing is left to train.
     """
-    layers = list(_all_layers(network))
+    layers = list(all_layers(network))
     for layer in (network, *layers):
         layer.trainable = True
     for name in names:
@@ -91,8 +91,9 @@ def freeze(network: keras.Model, names: Sequence[str]) -> None:
         raise ValueError(f"`freeze`: {', '.join(names)} leaves nothing to train.")
 
 
-def _all_layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
+def all_layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
+    """A network's layers, and those of networks inside it."""
     for layer in network.layers:
         yield layer
         if isinstance(layer, keras.Model):
-            yield from _all_layers(layer)
+            yield from all_layers(layer)

@@ -118,16 +118,21 @@ def seed_everything(seed: int) -> None:
     keras.utils.set_random_seed(seed)
 
 
+def versions(*more: str) -> dict[str, str]:
+    """Versions of the packages that decide a model's numbers, and of others by name."""
+    packages = ("tensorflow", "keras", "numpy", "opencv-python-headless", "mtcnn", *more)
+    return {name: metadata.version(name) for name in packages}
+
+
 def environment() -> dict[str, Any]:
     """Versions and hardware, for the record of a run: plain JSON values."""
     import tensorflow as tf
 
-    packages = ("tensorflow", "keras", "numpy", "opencv-python-headless", "mtcnn", "scikit-learn")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
-        "packages": {name: metadata.version(name) for name in packages},
+        "packages": versions("scikit-learn"),
         "command": sys.argv,
     }

