@@ -51,7 +51,7 @@ def onnx_model(network: keras.Model) -> Any:
 
 
 def in_float32(network: keras.Model) -> keras.Model:
-    """The network itself, or where layers compute in another precision, a copy on the same weights that does not."""
+    """The network itself, or where a layer computes in another precision, a float32 copy on the same weights."""
     import keras
 
     from facekit.layers import all_layers
@@ -152,6 +152,6 @@ def _sizes(session: Any, path: Path) -> tuple[int, int]:
         if (name, kind) == (INPUT, "tensor(uint8)") and shape == [shape[0], shape[0], 3] and isinstance(width, int):
             return int(shape[0]), width
     raise ValueError(
-        f"{path}: is an ONNX file of another kind (an embedding network takes `{INPUT}` (n, S, S, 3) uint8 and gives "
-        f"`{OUTPUT}` (n, D) float32)."
+        f"{path}: is an ONNX file of another kind (an embedding network takes `{INPUT}` (n, S, S, 3) uint8 and "
+        f"gives `{OUTPUT}` (n, D) float32)."
     )
