@@ -30,7 +30,7 @@ def start_quietly() -> None:
     if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0":
         return
     # TensorFlow 2.21 writes some lines before it reads its own log level: only the descriptor silences them.
-    with _stderr_silenced():
+    with stderr_silenced():
         import tensorflow as tf
     tf.get_logger().setLevel("ERROR")
     for gpu in tf.config.list_physical_devices("GPU"):
@@ -39,7 +39,7 @@ def start_quietly() -> None:
 
 
 @contextmanager
-def _stderr_silenced() -> Iterator[None]:
+def stderr_silenced() -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
