@@ -40,6 +40,7 @@ def start_quietly() -> None:
 
 @contextmanager
 def stderr_silenced() -> Iterator[None]:
+    """Nothing that is written to stderr reaches the console, not even by C++."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
