@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,12 @@ OPSET = 17
 """Version of ONNX's operators: old enough for onnxruntime 1.12 of 2022."""
 
 
-def write_onnx(network: keras.Model, path: Path) -> None:
+def write_onnx(
+    network: keras.Model,
+    path: Path,
+    quantize: Literal["float16", "int8"] | None = None,
+    samples: NDArray[np.uint8] | None = None,
+) -> None:
     """Write an embedding network as one ONNX file, batch norm folded into the convolutions before it.
 
     The input "image" is (n, S, S, 3) uint8 RGB, the output "embedding" (n, D) float32 unit rows; both for any n. A
@@ -28,12 +33,22 @@ def write_onnx(network: keras.Model, path: Path) -> None:
     Args:
         network: RGB pictures of 0..255 to unit rows; it normalises its input itself.
         path: the file, written whole or not at all.
+        quantize: "float16" or "int8" (`facekit.onnx_quantize`); None: float32.
+        samples: (n, S, S, 3) uint8 crops of real faces whose range "int8" is made for; a hundred or more.
 
     Raises:
-        ValueError: the network has an operation that ONNX has no word for.
+        ValueError: the network has an operation that ONNX has no word for; "int8" without samples.
         OSError: the file cannot be written.
     """
-    write_bytes(path, onnx_model(network).SerializeToString())
+    from facekit.onnx_quantize import in_float16, in_int8
+
+    model = onnx_model(network)
+    if quantize == "float16":
+        model = in_float16(model)
+    if quantize == "int8":
+        side = network.input_shape[1]
+        model = in_int8(model, np.empty((0, side, side, 3), np.uint8) if samples is None else samples)
+    write_bytes(path, model.SerializeToString())
 
 
 def onnx_model(network: keras.Model) -> Any:

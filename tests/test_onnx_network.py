@@ -95,6 +95,34 @@ def test_mixed_precision_is_written_in_float32(tmp_path):
     assert mixed.get_layer("small").layers[1].compute_dtype == "bfloat16"
 
 
+@pytest.mark.parametrize(("quantize", "share", "bound"), [("float16", 0.55, 1e-5), ("int8", 0.3, 0.02)])
+def test_fewer_bits_are_smaller_and_close(written, tmp_path, quantize, share, bound):
+    model, plain = written
+    path = tmp_path / "model.onnx"
+    write_onnx(model, path, quantize, faces(20))
+    assert path.stat().st_size < share * plain.stat().st_size
+    images = faces(30)[20:]
+    rows = OnnxEmbedder(path)(images)
+    assert 1e-9 < (1 - np.sum(rows * np.asarray(model(images, training=False)), axis=1)).max() < bound
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+
+
+def test_long_rows_do_not_overflow_float16(tmp_path):
+    image = keras.Input((4, 4, 3), name="image")
+    rows = keras.layers.Dense(8, use_bias=False)(keras.layers.Flatten()(image))
+    model = keras.Model(image, UnitNorm()(rows))
+    model.set_weights([np.random.default_rng(0).uniform(0, 2, (48, 8)).astype(np.float32)])
+    write_onnx(model, tmp_path / "model.onnx", "float16")
+    images = faces(3, 16)[:, 6:10, 6:10]
+    expected = np.asarray(model(images, training=False))
+    np.testing.assert_allclose(OnnxEmbedder(tmp_path / "model.onnx")(images), expected, atol=2e-3)
+
+
+def test_int8_needs_samples(written, tmp_path):
+    with pytest.raises(ValueError, match="`samples`: int8 needs crops of real faces"):
+        write_onnx(written[0], tmp_path / "model.onnx", "int8")
+
+
 def test_a_zero_row_stays_zero(tmp_path):
     image = keras.Input((4, 4, 3), name="image")
     model = keras.Model(image, UnitNorm()(keras.layers.GlobalAveragePooling2D()(image)))
