@@ -58,9 +58,10 @@ LARGEST_MARGIN = {
 STAGE_SETTINGS = (
     "epochs", "loss", "extra_losses", *OPTIONS, "mining", "mining_count", "mining_switch", "negatives",
     "memory_size", "memory_start", "hard_identity_steps", "sampler", "batch_size", "negatives_per_tuplet",
-    "pictures_per_person", "steps_per_epoch", "augment", "freeze", "optimizer", "learning_rate", "weight_decay",
-    "momentum", "schedule", "warmup_epochs", "plateau_patience", "plateau_factor", "clip_norm",
-    "early_stopping_patience", "stop_on_collapse",
+    "pictures_per_person", "steps_per_epoch", "augment", "freeze", "freeze_batch_norm", "distill", "optimizer",
+    "learning_rate", "layer_decay", "learning_rates", "weight_decay", "momentum", "schedule",
+    "warmup_epochs", "plateau_patience", "plateau_factor", "clip_norm", "early_stopping_patience",
+    "stop_on_collapse",
 )  # fmt: skip
 
 
@@ -72,7 +73,10 @@ def option_values(config: Config) -> dict[str, Any]:
 
 def problems(config: Config) -> list[str]:
     """One sentence for every pair of settings that contradict each other."""
-    parts = (_input_problems, _batch_problems, _loss_problems, _extra_problems, _pair_problems, _other_problems)
+    parts = (
+        _input_problems, _batch_problems, _loss_problems, _extra_problems, _pair_problems, _start_problems,
+        _other_problems,
+    )  # fmt: skip
     return [sentence for part in parts for sentence in part(config)]
 
 
@@ -159,6 +163,16 @@ def _pair_problems(c: Config) -> Iterator[str]:
         yield '`memory_size` needs negatives="batch": with "tuplet" an anchor sees its own negatives only.'
     if 0 < c.hard_identity_steps < 50:
         yield f"`hard_identity_steps` must be 0 or at least 50. Received: {c.hard_identity_steps}."
+
+
+def _start_problems(c: Config) -> Iterator[str]:
+    """What looks back to where training started, where that is nothing but random numbers."""
+    if c.weights is not None:
+        return
+    if c.distill:
+        yield "`distill` keeps embeddings near the start's, so it needs `weights` to start from; set it to 0."
+    if c.interpolate:
+        yield "`interpolate` goes back towards the start, so it needs `weights` to start from; set it to False."
 
 
 def _other_problems(c: Config) -> Iterator[str]:

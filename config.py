@@ -240,9 +240,15 @@ class Config(Settings):
     embedding_size: int = Field(128, ge=2, le=4096)
     """Numbers in an embedding. 128 is FaceNet's; 512 is usual for hundreds of thousands of pictures."""
 
+    keep_crops: bool = False
+    """With `weights` that know how faces are cut: take the folders as they are, cut otherwise or not at all."""
+
+    recut_dir: Path = Path("data/recut")
+    """Where crops go that are made because `weights` wants faces cut otherwise than the folders hold them."""
+
     embedding_norm: Literal["batch", "none"] | None = None
-    """Whether batch norm follows the embedding layer. None: batch, as FaceNet and ArcFace have it; dlib_resnet29 has
-    none."""
+    """Whether batch norm follows the embedding layer. None: batch, as FaceNet and ArcFace have it; dlib_resnet29
+    has none."""
 
     pooling: Literal["average", "flatten"] = "average"
     """How the last feature map becomes a vector. flatten keeps places and has many more weights."""
@@ -254,6 +260,15 @@ class Config(Settings):
     """Layers that do not learn, by name or its beginning: the backbone's name stands for all of it; names inside
     it work too (conv1 stage1). Their batch norm keeps its statistics."""
 
+    freeze_batch_norm: bool | None = None
+    """Whether the backbone's batch norm keeps and uses the statistics, scales and shifts that it has. None: where
+    training starts from `weights`, whose statistics are those of many more pictures."""
+
+    distill: float = Field(0.0, ge=0)
+    """With `weights`: weight of a penalty on leaving the start, the mean of 1 - cosine between a picture's
+    embedding and the starting network's, so that people never trained on stay apart. The mean is logged as
+    from_start. 0: none. Costs one more forward pass a step."""
+
     # ---- Optimizer -----------------------------------------------------------------------------------------
 
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -262,8 +277,18 @@ class Config(Settings):
     learning_rate: PositiveFloat = 1e-3
     """The highest rate, reached after the warm-up. 1e-3 for adam and adamw, about 0.1 for sgd."""
 
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Layer-wise decay of the rate, for fine-tuning: the backbone's last stage learns at `learning_rate` times
+    this, the stage before at its square, and so on; the head at full rate. A stage is all layers on maps of one
+    size. 0.65 to 0.9 is usual (ELECTRA, BEiT). 1: one rate for all."""
+
+    learning_rates: Annotated[dict[str, PositiveFloat], tyro.conf.Suppress] = {}
+    """What the rate is multiplied by for layers whose name begins so, instead of `layer_decay`'s factor:
+    {"layer4": 0.5, "conv1": 0.01}. A network's name stands for all of it. Here or in JSON."""
+
     weight_decay: NonNegativeFloat = 1e-4
-    """Decoupled weight decay a step, times the learning rate. Biases and batch norm are left out. adamw, sgd."""
+    """Decoupled weight decay a step, times the layer's learning rate. Biases and batch norm are left out. adamw,
+    sgd."""
 
     momentum: float = Field(0.9, ge=0, lt=1)
     """sgd only."""
@@ -303,8 +328,19 @@ class Config(Settings):
     checkpoint_steps: PositiveInt | None = None
     """Steps between checkpoints inside an epoch. None: only at each epoch's end, and when interrupted."""
 
-    monitor: Literal["auc", "accuracy", "eer"] = "auc"
-    """The validation figure that picks the best model and drives plateau and early stopping."""
+    monitor: Literal["auc", "accuracy", "eer", "tpr"] = "auc"
+    """The validation figure that picks the best model and drives plateau and early stopping. tpr: the true-match
+    rate at the false-match rate `monitor_fmr` over all pairs of the held-out people's first 5 pictures each, logged
+    as tpr_at_fmr: for networks that know faces, whose AUC leaves no room. With `weights`, the start is judged first
+    and kept until an epoch beats it."""
+
+    monitor_fmr: float = Field(1e-3, gt=0, lt=1)
+    """monitor "tpr": the false-match rate; it needs at least 3 / monitor_fmr impostor pairs."""
+
+    interpolate: bool = False
+    """With `weights`: after the last stage, judge the weights on the straight line from the start to the best
+    epoch's, a tenth of the way at a time, by `monitor`, and keep the best of them (WiSE-FT, Wortsman et al. 2022).
+    Their figures go to interpolation.csv."""
 
     early_stopping_patience: int = Field(0, ge=0)
     """Epochs without improvement of `monitor` before training stops. 0: never."""
@@ -314,8 +350,8 @@ class Config(Settings):
     largest with at most this false-match rate there (it needs at least 3 / target_fmr impostor pairs)."""
 
     flip: bool = False
-    """Whether a face's embedding is the mean of the picture's and its mirror image's, each of unit length, where the
-    model is judged and used: a little better, at twice the time. The bundle remembers it; training is the same."""
+    """Whether a face's embedding is the mean of the picture's and its mirror image's, each of unit length, where
+    the model is judged and used: a little better, at twice the time. The bundle remembers it; training is the same."""
 
     data_name: str = ""
     """The training data's name, for the bundle and its model card. Empty: train_dir's path."""

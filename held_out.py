@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from config import Config
 from dataset import validation_pairs
@@ -19,10 +20,13 @@ from facekit.manifest import crop_folder
 from facekit.packed import reader
 from facekit.protocols import read_triplets
 from facekit.tables import csv_text
-from facekit.validation import Embed, HeldOut, ordered_share
+from facekit.validation import Embed, Everyone, HeldOut, ordered_share, pair_counts
 
 # Pictures named on the console; all of them are in a file.
 NAMED = 10
+
+# Pictures of each held-out person in `everyone_measure`: a few famous people must not be most genuine pairs.
+OF_EACH = 5
 
 
 def check_same_recipe(config: Config) -> None:
@@ -50,12 +54,7 @@ def held_out_people(index: PeopleIndex, config: Config) -> HeldOut:
         ValueError: no genuine or no impostor pair is left.
     """
     pairs = validation_pairs(index, config)
-    images, failures, read = {}, {}, reader(index.root)
-    for name in pairs.pictures():
-        try:
-            images[name] = read_picture(read, index.root, name, config.image_size)
-        except UnreadableImageError as error:
-            failures[name] = str(error)
+    images, failures = _read_all(index, pairs.pictures(), config.image_size)
     report_failures(failures, "their pairs are left out of validation")
     good = pairs.without(failures)
     if good.same.all() or not good.same.any():
@@ -67,6 +66,53 @@ def held_out_people(index: PeopleIndex, config: Config) -> HeldOut:
             f"people, but {index.root} gives {impostor}. Hold out more people, or ask for a higher rate."
         )
     return HeldOut(np.stack([images[name] for name in good.pictures()]), good)
+
+
+def _read_all(
+    index: PeopleIndex, names: Iterable[str], size: int
+) -> tuple[dict[str, NDArray[np.uint8]], dict[str, str]]:
+    """The pictures of these names, and the reasons of those that cannot be read."""
+    images, failures, read = {}, {}, reader(index.root)
+    for name in names:
+        try:
+            images[name] = read_picture(read, index.root, name, size)
+        except UnreadableImageError as error:
+            failures[name] = str(error)
+    return images, failures
+
+
+def further_measures(index: PeopleIndex, config: Config) -> Callable[[Embed], dict[str, float]]:
+    """What is measured besides the validation pairs: the user's triplets, and all pairs where `monitor` is tpr.
+
+    Raises:
+        ValueError: pictures cannot be read, or are too few for `monitor_fmr`.
+    """
+    measures = [triplet_measure(config), everyone_measure(index, config)]
+    return lambda embed: {name: value for measure in measures for name, value in measure(embed).items()}
+
+
+def everyone_measure(index: PeopleIndex, config: Config) -> Callable[[Embed], dict[str, float]]:
+    """With `monitor` tpr, reads the first pictures of every held-out person, by name; measures all their pairs.
+
+    Raises:
+        ValueError: there are fewer impostor pairs than `monitor_fmr` needs, or no genuine one.
+    """
+    if config.monitor != "tpr":
+        return lambda embed: {}
+    of_person: dict[int, list[str]] = {}
+    for label, path in sorted(zip(index.labels.tolist(), index.paths, strict=True)):
+        of_person.setdefault(label, []).append(path)
+    people = {path: label for label, paths in of_person.items() for path in paths[:OF_EACH]}
+    images, _ = _read_all(index, people, config.image_size)
+    labels = np.array([people[name] for name in images], np.int64)
+    genuine, impostor = pair_counts(labels)
+    if not genuine or config.monitor_fmr < 3 / max(impostor, 1):
+        raise ValueError(
+            f"`monitor_fmr` {config.monitor_fmr:g} needs {3 / config.monitor_fmr:.0f} impostor pairs and a genuine "
+            f"one among the first {OF_EACH} pictures of each held-out person, but {index.root} gives {impostor:,} "
+            f"and {genuine:,}. Hold out more people (`validation_share`), or set a higher rate."
+        )
+    return Everyone(np.stack([*images.values()]), labels, config.monitor_fmr).measure
 
 
 def triplet_measure(config: Config) -> Callable[[Embed], dict[str, float]]:

@@ -7,7 +7,7 @@ Run: python train.py --loss arcface
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from combinations import HEADS, TRIPLET_MINING, option_values
@@ -97,17 +97,24 @@ def usual_keys(config: Config) -> tuple[int, int]:
     return own - 1, config.pictures_per_step - own
 
 
-def build_optimizer(config: Config) -> keras.optimizers.Optimizer:
-    """The optimizer that the config names; the learning rate is set step by step while training."""
+def build_optimizer(config: Config, factors: Sequence[float] = ()) -> keras.optimizers.Optimizer:
+    """The optimizer that the config names; the learning rate is set step by step while training.
+
+    Args:
+        config: the stage's settings.
+        factors: what the rate is multiplied by for each variable that it will be built with; (): 1.
+    """
     import keras
+
+    from facekit.layer_rates import with_own_rates
 
     common = {"learning_rate": config.learning_rate, "global_clipnorm": config.clip_norm}
     if config.optimizer == "adam":
-        return keras.optimizers.Adam(**common)
+        return with_own_rates(keras.optimizers.Adam, factors)(**common)
     if config.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(weight_decay=config.weight_decay, **common)
+        optimizer = with_own_rates(keras.optimizers.AdamW, factors)(weight_decay=config.weight_decay, **common)
     else:
-        optimizer = keras.optimizers.SGD(
+        optimizer = with_own_rates(keras.optimizers.SGD, factors)(
             momentum=config.momentum,
             nesterov=config.momentum > 0,
             weight_decay=config.weight_decay or None,

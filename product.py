@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from config import Config
+from facekit import runtime
 from facekit.bootstrap import score_intervals
 from facekit.bundle import BundleRecord, Threshold, read_network, write_bundle
 from facekit.detectors import ALIGNER, needs_aligner
 from facekit.manifest import crop_folder
 from facekit.metrics import rates_at
+from facekit.mirror import with_mirror
 from facekit.thresholds import best_accuracy_threshold, threshold_at_fmr
 from facekit.trainer import Embedder
-from facekit.validation import HeldOut
+from facekit.validation import Embed, HeldOut
 from runs import RunFolder
 from splits import Split
+
+if TYPE_CHECKING:
+    import keras
+
+
+class Made(NamedTuple):
+    """How a run came to its network."""
+
+    steps: int
+    """Training steps that it took."""
+
+    best_epoch: int
+    """Number of the best epoch, from 1; 0: the start."""
+
+    interpolation: float | None = None
+    """How far the network lies from the start to the best epoch's, 0 to 1; None: it is the best epoch's."""
+
+
+def embedder(network: keras.Model, config: Config) -> Embed:
+    """Embeds pictures as the product will: averaged with their mirror images where the settings say so."""
+    embed = Embedder(network)
+    return with_mirror(embed) if config.flip else embed
 
 
 def choose_threshold(config: Config, held_out: HeldOut) -> Threshold:
@@ -40,25 +66,29 @@ def choose_threshold(config: Config, held_out: HeldOut) -> Threshold:
         fmr_interval=intervals.fmr,
         date=f"{datetime.date.today():%Y-%m-%d}",
         by=intervals.by,
+        flip=config.flip,
     )
 
 
-def write_product(config: Config, split: Split, held_out: HeldOut, steps: int, best_epoch: int) -> BundleRecord:
-    """Write the best epoch's network with its preprocessing and threshold as the run's bundle.
+def write_product(
+    config: Config, split: Split, held_out: HeldOut, more: Callable[[Embed], dict[str, float]], made: Made
+) -> BundleRecord:
+    """Write the best network with its preprocessing and threshold as the run's bundle.
 
     Args:
         config: settings of the run, which has a best network.
         split: who trained and who was held out.
         held_out: the validation pairs.
-        steps: training steps that the run took.
-        best_epoch: number of the best epoch, from 1.
+        more: measures further figures on held-out people.
+        made: how the run came to its network.
 
     Returns:
         What the bundle says of itself.
     """
     folder = RunFolder.of(config)
-    network = read_network(folder.best)
-    figures = held_out.measure(Embedder(network))
+    network = read_network(folder.best if made.interpolation is None else folder.interpolated)
+    embed = embedder(network, config)
+    figures = held_out.measure(embed) | more(embed)
     crops = crop_folder(config.train_dir)
     record = BundleRecord(
         name=config.name,
@@ -73,10 +103,14 @@ def write_product(config: Config, split: Split, held_out: HeldOut, steps: int, b
             "train_dir": str(config.train_dir),
             "pictures": split.train.describe(),
             "digest": split.train.digest,
-            "steps": steps,
-            "best_epoch": best_epoch,
+            **made._asdict(),
+            "weights": config.weights,
         },
         figures=figures,
+        flip=config.flip,
+        data=config.data_name or str(config.train_dir),
+        licence=config.licence,
+        versions=runtime.versions(),
     )
     aligner = config.train_dir / ALIGNER if crops and needs_aligner(crops.recipe) else None
     write_bundle(folder.bundle, network, record, aligner)

@@ -28,7 +28,8 @@ PLACES = {"name", "runs_dir", "checkpoint_dir", "tensorboard_dir"} | READING
 
 # A resumed run may change these; anything else would make it another run.
 MAY_CHANGE = {
-    "runs_dir", "epochs", "early_stopping_patience", "checkpoint_steps", "target_fmr", "stop_on_collapse", *READING,
+    "runs_dir", "epochs", "early_stopping_patience", "checkpoint_steps", "target_fmr", "stop_on_collapse",
+    "interpolate", *READING,
 }  # fmt: skip
 
 
@@ -65,6 +66,16 @@ class RunFolder:
         return self.checkpoints / "best.keras"
 
     @property
+    def start(self) -> Path:
+        """The network before its first step, of a run that starts from weights."""
+        return self.checkpoints / "start.keras"
+
+    @property
+    def interpolated(self) -> Path:
+        """The network between the start and the best epoch's."""
+        return self.checkpoints / "interpolated.keras"
+
+    @property
     def unreadable(self) -> Path:
         """The training pictures that could not be read, with the reason."""
         return self.root / "unreadable.csv"
@@ -73,6 +84,11 @@ class RunFolder:
     def bundle(self) -> Path:
         """The product."""
         return self.root / "bundle"
+
+
+def figure_of(monitor: str) -> tuple[str, bool]:
+    """The figure in history.csv that the setting `monitor` follows, and whether more of it is better."""
+    return {"tpr": "tpr_at_fmr"}.get(monitor, monitor), monitor != "eer"
 
 
 def saved_settings(runs_dir: Path, name: str) -> Config:
@@ -186,5 +202,7 @@ def write_history(folder: RunFolder, rows: Sequence[dict[str, float]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder.root / "history.csv", text.getvalue())
-    columns = {name: [row.get(name, float("nan")) for row in rows] for name in names}
-    save_figure(learning_curve_figure(columns), folder.root / "learning_curve.png")
+    epochs = [row for row in rows if row["epoch"] > 0]  # without the start, whose row has no loss
+    columns = {name: [row.get(name, float("nan")) for row in epochs] for name in names}
+    if epochs:
+        save_figure(learning_curve_figure(columns), folder.root / "learning_curve.png")

@@ -7,7 +7,7 @@ Run: python train.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from config import Config
 from facekit import runtime
 from facekit.files import written_aside
-from runs import RunFolder, write_history
+from runs import RunFolder, figure_of, write_history
 
 # Everything heavy is imported where it is used, so that a wrong setting is found at once.
 if TYPE_CHECKING:
@@ -28,31 +28,50 @@ if TYPE_CHECKING:
     from facekit.trainer import EmbeddingTrainer
 
 
-def build_trainer(config: Config, network: keras.Model, people: int) -> EmbeddingTrainer:
+def prepare_layers(config: Config, network: keras.Model) -> None:
+    """Freeze and thaw layers of the network as a stage says.
+
+    Raises:
+        ValueError: no layer has a name that the stage gives, or nothing is left to train.
+    """
+    from facekit.layer_rates import rate_factors
+    from facekit.layers import freeze
+
+    batch_norm = config.weights is not None if config.freeze_batch_norm is None else config.freeze_batch_norm
+    freeze(network, config.freeze, batch_norm)
+    rate_factors(network, (), config.layer_decay, config.learning_rates)
+
+
+def build_trainer(
+    config: Config, network: keras.Model, people: int, start: keras.Model | None = None
+) -> EmbeddingTrainer:
     """The compiled model of a stage with its optimizer built, ready for `fit` or for a state to be restored.
 
     Args:
         config: the stage's settings.
         network: the run's embedding network; layers of it are frozen and thawed as the stage says.
         people: training people.
+        start: the network as the run began, for `distill`.
 
     Raises:
         ValueError: an option of a loss, or a layer to freeze, is wrong.
     """
     import keras
 
-    from facekit.layers import freeze
+    from facekit.layer_rates import rate_factors
     from facekit.trainer import EmbeddingTrainer, MeanOfValues
     from objectives import build_objective, build_optimizer
 
-    freeze(network, config.freeze)
-    trainer = EmbeddingTrainer(network, build_objective(config, people))
-    optimizer = build_optimizer(config)
+    prepare_layers(config, network)
+    embed_before = partial(start, training=False) if config.distill and start else None
+    trainer = EmbeddingTrainer(network, build_objective(config, people), embed_before, config.distill)
+    variables = trainer.trainable_variables
+    optimizer = build_optimizer(config, rate_factors(network, variables, config.layer_decay, config.learning_rates))
     if config.precision == "mixed_float16":
         # Keras adds the scaling by the trainer's own precision, which is float32: only the backbone's is mixed.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     trainer.compile(optimizer=optimizer, loss=MeanOfValues(), jit_compile=config.xla)
-    trainer.optimizer.build(trainer.trainable_variables)
+    trainer.optimizer.build(variables)
     return trainer
 
 
@@ -70,6 +89,32 @@ def check_stages(config: Config, index: PeopleIndex) -> None:
         make_sampler(index, part)
 
 
+def build_networks(config: Config, folder: RunFolder) -> tuple[keras.Model, keras.Model | None]:
+    """The network of a run, and, where it starts from weights, a second one that stays at the start.
+
+    A run that has saved its start does not need the file of weights any more.
+
+    Raises:
+        ValueError: the weights cannot be read, or do not fit.
+    """
+    import keras
+
+    from facekit.bundle import read_network
+    from model import build_embedding_model
+
+    if config.weights is None:
+        return build_embedding_model(config), None
+    if folder.start.exists():
+        start = read_network(folder.start)
+        network = build_embedding_model(config.model_copy(update={"weights": None}))
+        network.set_weights(start.get_weights())
+        return network, start
+    network = build_embedding_model(config)
+    start = keras.models.clone_model(network)
+    start.set_weights(network.get_weights())
+    return network, start
+
+
 class Session:
     """The parts of a run that training moves. One stage is under way at a time; the network outlives them.
 
@@ -82,21 +127,19 @@ class Session:
     def __init__(self, config: Config, folder: RunFolder, index: PeopleIndex):
         from dataset import fitted, steps_per_epoch
         from facekit.callbacks import Best, History, LearningRate
-        from facekit.layers import freeze
-        from facekit.trainer import Embedder
-        from model import build_embedding_model
+        from product import embedder
 
         self.config, self.folder, self.index = config, folder, index
         self.parts = tuple(fitted(part, index) for part in config.parts)
         self.steps = [steps_per_epoch(index, part) for part in self.parts]
         runtime.seed_everything(config.seed)
-        self.network = build_embedding_model(config)
+        self.network, self.start = build_networks(config, folder)
         for part in self.parts:
             # A name that no layer has must not stop the run after hours, in a later stage.
-            freeze(self.network, part.freeze)
-        self.embed = Embedder(self.network)
+            prepare_layers(part, self.network)
+        self.embed = embedder(self.network, config)
         self.rate = LearningRate(lambda step: 0.0)
-        self.best = Best(config.monitor, larger_is_better=config.monitor != "eer", keep=self._keep_best)
+        self.best = Best(*figure_of(config.monitor), keep=self._keep_best)
         self.history = History([], partial(write_history, folder))
         self.steps_finished = 0
         self.begin(0)
@@ -113,7 +156,7 @@ class Session:
         self.number, part, steps = number, self.parts[number], self.steps[number]
         # Each stage draws its own numbers, and the same ones however many stages ran in this process.
         runtime.seed_everything(part.seed + number)
-        self.trainer = build_trainer(part, self.network, len(self.index.people))
+        self.trainer = build_trainer(part, self.network, len(self.index.people), self.start)
         self.snapshots = Snapshots(part.hard_identity_steps) if part.hard_identity_steps else None
         self.rate.begin(
             partial(
@@ -198,6 +241,28 @@ class Session:
                 self.steps_finished += self.step
                 self.begin(number)
             yield number
+
+    def judge_start(self, measure: Callable[[], dict[str, float]]) -> dict[str, float] | None:
+        """Take the start, of a run from weights, as the best so far; its weights and figures are saved.
+
+        Args:
+            measure: gives figures on held-out people.
+
+        Returns:
+            The figures; None where the run has no start, or has judged it before.
+        """
+        if self.start is None:
+            return None
+        if not self.folder.start.exists():
+            with written_aside(self.folder.start) as aside:
+                self.start.save(aside)
+        if self.steps_taken or self.best.state["value"] is not None:
+            return None
+        figures = measure()
+        self.best.take_start(figures)
+        self.history.on_epoch_end(-1, figures)
+        self.save()
+        return figures
 
     def _keep_best(self) -> None:
         with written_aside(self.folder.best) as aside:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from facekit.loading import PictureLoader
     from facekit.stream import WaitMeter
     from facekit.validation import Embed, HeldOut
+    from product import Made
     from session import Session
 
 
@@ -103,8 +104,16 @@ def epoch_line(epoch: int, logs: dict[str, Any], epochs: int, do_nothing: Callab
         f"epoch {epoch + 1}/{epochs}  loss {logs['loss']:.3f} (collapsed: {do_nothing():.3f})  "
         f"active {logs['active']:.0%}  {classes}d(a,p) {logs['positive_distance']:.2f}  "
         f"d(a,n) {logs['negative_distance']:.2f}  {memory}lr {logs['learning_rate']:.1e}  "
-        f"{logs['images_per_second']:.0f} images/s (waiting {logs['waiting']:.0%})  |  held-out people: "
-        f"AUC {logs['auc']:.3f}  accuracy {logs['accuracy']:.3f}  EER {logs['eer']:.3f}"
+        f"{logs['images_per_second']:.0f} images/s (waiting {logs['waiting']:.0%})  |  {verification_words(logs)}"
+    )
+
+
+def verification_words(figures: dict[str, Any]) -> str:
+    """The chief figures on held-out people."""
+    at_fmr = f"  TPR at FMR {figures['tpr_at_fmr']:.4f}" if "tpr_at_fmr" in figures else ""
+    return (
+        f"held-out people: AUC {figures['auc']:.3f}  accuracy {figures['accuracy']:.3f}  "
+        f"EER {figures['eer']:.3f}{at_fmr}"
     )
 
 
@@ -129,12 +138,16 @@ def fit(
     from watching import keep_embeddings, tensorboard
 
     meter = WaitMeter()
-    watchers = [tensorboard(session, held_out), keep_embeddings(session, held_out)]
+    keeper = keep_embeddings(session, held_out)
+    watchers = [tensorboard(session, held_out), keeper]
 
     def measure() -> dict[str, float]:
         figures = held_out.measure(session.embed) | more(session.embed)
         return figures | {"unreadable": float(len(loader.failures))}
 
+    if started := session.judge_start(measure):
+        print(f"start: {verification_words(started)}", flush=True)
+        keeper.on_epoch_end(-1)
     try:
         with runtime.stop_requests("saving after this step") as asked:
             for number in session.stages():
@@ -230,9 +243,11 @@ def fit_stage(
 def stage_words(part: Config) -> str:
     """What a stage does."""
     frozen = f", frozen: {' '.join(part.freeze)}" if part.freeze else ""
+    if part.layer_decay < 1:
+        frozen = f" times {part.layer_decay:g} for each stage further from the head{frozen}"
     return (
-        f"{part.epochs} epochs, loss {part.loss}, learning rate {part.learning_rate:g}, {part.pictures_per_step:,} "
-        f"pictures a step by the {part.sampler!r} sampler{frozen}"
+        f"{part.epochs} epochs, loss {part.loss}, {part.pictures_per_step:,} pictures a step by the "
+        f"{part.sampler!r} sampler, learning rate {part.learning_rate:g}{frozen}"
     )
 
 
@@ -291,8 +306,9 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
         KeyboardInterrupt: asked to stop; the state is saved.
     """
     from dataset import make_loader
-    from held_out import check_same_recipe, held_out_people, triplet_measure
+    from held_out import check_same_recipe, further_measures, held_out_people
     from product import write_product
+    from recutting import cut_for_weights
     from session import Session, check_stages
     from splits import make_split
     from watching import draw_map
@@ -300,6 +316,7 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
     folder = RunFolder.of(config)
     if not resume:
         check_free(folder, config)
+        config = cut_for_weights(config)
     split = make_split(config)
     if resume:
         check_resumable(folder, config, split)
@@ -308,7 +325,7 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
     print(f"Run {folder.root}: {config.backbone} at {config.image_size} px, loss {named}.")
     print(f"Training on {split.train.describe()}.")
     print(f"Held out: {split.validation.describe()}.")
-    held_out, more = held_out_people(split.validation, config), triplet_measure(config)
+    held_out, more = held_out_people(split.validation, config), further_measures(split.validation, config)
     check_stages(config, split.train)
     loader = make_loader(split.train, config)
     session = Session(config, folder, split.train)
@@ -321,18 +338,39 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
     write_text(folder.config, config.to_json())
     print(opening_words(session, len(split.validation.people)), flush=True)
     fit(session, loader, held_out, more)
-    record = write_product(config, split, held_out, session.steps_taken, session.best.state["epoch"] + 1)
+    record = write_product(config, split, held_out, more, made_by(session, held_out, more))
     draw_map(folder, session.history.rows)
     return record
+
+
+def made_by(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[str, float]]) -> Made:
+    """How the run came to its network; where asked for, it goes back towards the start."""
+    from interpolating import interpolate
+    from product import Made
+
+    made = Made(session.steps_taken, session.best.state["epoch"] + 1)
+    # Between the start and itself there is nothing.
+    if not session.config.interpolate or not made.best_epoch:
+        return made
+    share = interpolate(session.config, session.folder, lambda embed: held_out.measure(embed) | more(embed), print)
+    return made._replace(interpolation=share)
+
+
+def kept_words(record: BundleRecord) -> str:
+    """Which network the bundle holds."""
+    epoch, share = record.training["best_epoch"], record.training["interpolation"]
+    if not epoch:
+        return "No epoch beat the start, so the bundle holds the network as it started"
+    if share is None:
+        return f"Best epoch {epoch}"
+    return f"Best epoch {epoch}, {share:.0%} of the way there from the start"
 
 
 def closing_words(config: Config, record: BundleRecord) -> str:
     """What was made, where, and what to do next."""
     folder = RunFolder.of(config)
-    figures = record.figures
     return (
-        f"Best epoch {record.training['best_epoch']}: AUC {figures['auc']:.3f}, accuracy {figures['accuracy']:.3f} "
-        f"on held-out people (thresholds from other folds).\n"
+        f"{kept_words(record)}: {verification_words(record.figures)} (thresholds from other folds).\n"
         f"Threshold {record.threshold.text() if record.threshold else 'uncalibrated'}.\n"
         f"Model: {folder.bundle}   Curve: {folder.root / 'learning_curve.png'}\n"
         f"Next: python evaluate.py --model {folder.bundle} --pairs PAIRS --images PICTURES\n"

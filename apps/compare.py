@@ -30,7 +30,7 @@ from facekit.run_plots import Line, runs_figure
 from facekit.setting_table import Value, flat
 from facekit.settings import Settings, parse
 from facekit.tables import csv_text
-from runs import PLACES
+from runs import PLACES, figure_of
 
 _LONGEST = 40
 
@@ -104,8 +104,8 @@ class Run:
     @property
     def best(self) -> Mapping[str, float]:
         """The figures of the epoch that the run's `monitor` calls the best; empty where no epoch has ended."""
-        monitor = str(self.settings["monitor"])
-        sign = -1 if monitor == "eer" else 1
+        monitor, larger = figure_of(str(self.settings["monitor"]))
+        sign = 1 if larger else -1
         judged = [row for row in self.history if math.isfinite(row.get(monitor, math.nan))]
         return max(judged, key=lambda row: sign * row[monitor], default={})
 
@@ -118,8 +118,13 @@ class Run:
     @property
     def done(self) -> str:
         """Epochs that have ended, and of how many where some are missing."""
-        done = len(self.history)
+        done = self.epochs_done
         return str(done) if done == self.planned else f"{done} of {self.planned}"
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that have ended; the start, epoch 0 of a run from weights, is none."""
+        return sum(row["epoch"] > 0 for row in self.history)
 
 
 def read_run(folder: Path, name: str) -> Run:
@@ -144,7 +149,8 @@ def read_run(folder: Path, name: str) -> Run:
         ) from None
     finished = (folder / "bundle" / "bundle.json").exists()
     if not finished:
-        faults.append(f"{name} is not finished: {len(history)} of {planned} epochs. train.py --resume goes on.")
+        done = sum(row["epoch"] > 0 for row in history)
+        faults.append(f"{name} is not finished: {done} of {planned} epochs. train.py --resume goes on.")
     return Run(
         name=name,
         settings={key: value for key, value in flat(settings).items() if key not in PLACES},
@@ -325,7 +331,7 @@ def records(comparison: Comparison) -> list[dict[str, Any]]:
         {
             "run": run.name,
             "settings": {name: run.settings.get(name) for name in comparison.differing},
-            "epochs_done": len(run.history),
+            "epochs_done": run.epochs_done,
             "epochs_planned": run.planned,
             "finished": run.finished,
             "best_epoch": int(run.best["epoch"]) if run.best else None,

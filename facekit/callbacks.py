@@ -168,6 +168,11 @@ class Best(keras.callbacks.Callback):
         self._plateau, self._plateau_patience, self._stop_patience = plateau, plateau_patience, stop_patience
         self.state = {**self.state, "stage_value": None, "waited": 0}
 
+    def take_start(self, figures: Logs) -> None:
+        """Begin with what the network could do before its first step: the best until an epoch beats it."""
+        self.state |= {"value": float(figures[self._monitor]), "epoch": -1}
+        self._keep()
+
     @property
     def finished(self) -> bool:
         """Whether patience has run out; survives in the state, so that a resumed run knows it."""
@@ -240,7 +245,7 @@ class History(keras.callbacks.Callback):
         self.rows, self._write = rows, write
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Add the epoch."""
+        """Add the epoch, from 0; -1 is the start, before the first."""
         figures = {name: float(value) for name, value in (logs or {}).items()}
         self.rows.append({"epoch": epoch + 1, **figures})
         self._write(self.rows)

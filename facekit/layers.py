@@ -66,13 +66,15 @@ class ChannelNormalization(keras.layers.Layer):
         return super().get_config() | {"mean": self.mean, "std": self.std, "reverse": self.reverse}
 
 
-def freeze(network: keras.Model, names: Sequence[str]) -> None:
+def freeze(network: keras.Model, names: Sequence[str], batch_norm: bool = False) -> None:
     """Freeze the layers of these names, and thaw all others.
 
     Args:
         network: its layers, and those of networks inside it.
         names: whole names or their beginnings; a network's name stands for all of it. Frozen batch norm keeps and
             uses its moving statistics.
+        batch_norm: freeze all batch norm of networks inside it too; that of the network itself, its embedding
+            head's, learns on.
 
     Raises:
         ValueError: no layer's name begins so, or nothing is left to train.
@@ -86,6 +88,10 @@ def freeze(network: keras.Model, names: Sequence[str]) -> None:
             outer = ", ".join(layer.name for layer in network.layers if layer.weights)
             raise ValueError(f"`freeze`: no layer's name begins with {name!r}. The outer ones are {outer}.")
         for layer in found:
+            layer.trainable = False
+    head = {id(layer) for layer in network.layers}
+    for layer in layers if batch_norm else ():
+        if isinstance(layer, keras.layers.BatchNormalization) and id(layer) not in head:
             layer.trainable = False
     if not network.trainable_weights:
         raise ValueError(f"`freeze`: {', '.join(names)} leaves nothing to train.")

@@ -126,7 +126,7 @@ class Roc:
 
     def last_within(self, rate: float) -> int:
         """The last point, of the largest threshold and the best TPR, whose FMR is at most `rate`."""
-        return int(np.searchsorted(self.accepted_impostor, _allowed(rate, self.impostor), side="right")) - 1
+        return int(np.searchsorted(self.accepted_impostor, most_within(rate, self.impostor), side="right")) - 1
 
 
 def roc(distances: ArrayLike, same: ArrayLike) -> Roc:
@@ -269,7 +269,7 @@ def _shares(counts: IntArray, total: int) -> FloatArray:
     return counts / total if total else np.full(counts.shape, np.nan)
 
 
-def _allowed(rate: float, pairs: int) -> int:
+def most_within(rate: float, pairs: int) -> int:
     """floor(rate * pairs): the most of `pairs` whose share, as a float, is at most `rate`.
 
     A rounded product is off by one for rates that are no binary fraction (0.29 * 100 = 28.999...); a rounded
@@ -280,7 +280,7 @@ def _allowed(rate: float, pairs: int) -> int:
 
 
 def _pairs_needed(rate: float) -> int:
-    """The fewest pairs N with 3 / N <= rate, compared as in `_allowed`."""
+    """The fewest pairs N with 3 / N <= rate, compared as in `most_within`."""
     if not 0 < rate <= 1:
         raise ValueError(f"A false-match rate must be in (0, 1]. Received: {rate}.")
     nearest = max(round(3 / rate), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,8 +11,12 @@ from keras import ops
 from numpy.typing import NDArray
 
 from facekit.objective import Objective
+from facekit.pairwise import unit_rows
 
 Tensor = Any
+
+FROM_START = "from_start"
+"""Name of the statistic that says how far embeddings moved from the start's: mean of 1 - cosine, 0 to 2."""
 
 
 @keras.saving.register_keras_serializable(package="tupletface")
@@ -31,17 +36,29 @@ class EmbeddingTrainer(keras.Model):
     Args:
         network: (n, H, W, 3) pictures to (n, D) unit rows; its last layer is the one that scales them.
         objective: what to minimise; its figures go into the logs, averaged over an epoch.
+        start: embeds (n, H, W, 3) pictures as the network did before training, to (n, D) unit rows; a plain function,
+            so that its weights are no part of this model. None: no distillation.
+        distill: what the mean distance from the start's embeddings, 1 - cosine, is multiplied by before it is added
+            to the objective (embedding distillation; for faces e.g. ShrinkTeaNet, https://arxiv.org/abs/1905.10620).
     """
 
-    def __init__(self, network: keras.Model, objective: Objective):
+    def __init__(
+        self,
+        network: keras.Model,
+        objective: Objective,
+        start: Callable[[Tensor], Tensor] | None = None,
+        distill: float = 0.0,
+    ):
         super().__init__(name="trainer")
+        self._start, self._distill = start, distill
         self.network = network
         self.objective = objective
         # Counted by the `StepCounter` callback: an optimizer's own count passes over steps that overflowed.
         self.steps_taken = 0
         # Heads want the rows before they lose their length, and every loss on pairs scales them itself.
         self._unscaled = keras.Model(network.input, network.layers[-1].input)
-        self._averages = {name: keras.metrics.Mean(name=name) for name in objective.names}
+        names = (*objective.names, FROM_START) if start else objective.names
+        self._averages = {name: keras.metrics.Mean(name=name) for name in names}
         objective.build_for(int(network.output_shape[-1]))
 
     def call(self, images: Tensor, training: bool = False) -> Tensor:
@@ -60,6 +77,11 @@ class EmbeddingTrainer(keras.Model):
     ) -> Tensor:
         """The objective's mean on labels `y` and rows `y_pred`; its figures are averaged along the way."""
         values, statistics = self.objective(y_pred, y, training=training)
+        if self._start is not None:
+            moved = _distance_from(self._start, x, y_pred)
+            # An anchor's share of the rows: values keep their count, and with it their scale on replicas.
+            values = values + self._distill * ops.mean(ops.reshape(moved, (ops.shape(values)[0], -1)), axis=1)
+            statistics = statistics | {FROM_START: ops.mean(moved)}
         for name, value in statistics.items():
             self._averages[name].update_state(value)
         return super().compute_loss(x, values, values, sample_weight, training)
@@ -69,6 +91,14 @@ class EmbeddingTrainer(keras.Model):
     ) -> dict[str, Tensor]:
         """Running averages of the statistics, and of the loss."""
         return self.get_metrics_result()
+
+
+def _distance_from(start: Callable[[Tensor], Tensor], images: Tensor, rows: Tensor) -> Tensor:
+    """1 - cosine of each row, (..., D), with the start's embedding of the same picture: (n,) float32."""
+    pictures = ops.reshape(images, (-1, *ops.shape(images)[-3:]))
+    before = ops.stop_gradient(start(pictures))
+    now = unit_rows(ops.reshape(rows, (-1, rows.shape[-1])))
+    return 1.0 - ops.sum(now * unit_rows(before), axis=-1)
 
 
 class Embedder:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.folds import folds_by_identity, folds_by_pair, kfold_accuracy
-from facekit.metrics import roc
+from facekit.metrics import most_within, roc
 from facekit.pairs import Pairs
 from facekit.panels import plain_text
 from facekit.plots import figure_to_image, pairs_strip
@@ -18,13 +18,19 @@ from facekit.trainer import pair_distances
 
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
+# Rows whose cosines with all others are looked at together.
+_BLOCK = 1024
+
 FIGURES = ("auc", "accuracy", "precision", "recall", "f1", "tpr", "fpr", "fnr", "eer", "threshold")
 """Names of what `HeldOut.measure` gives; threshold is the mean of those chosen on the other folds."""
 
-HELD_OUT_FIGURES = (*FIGURES, "triplets_ordered")
+TPR_AT_FMR = "tpr_at_fmr"
+"""Name of what `Everyone.measure` gives."""
+
+HELD_OUT_FIGURES = (*FIGURES, TPR_AT_FMR, "triplets_ordered")
 """Those, and the user's own triplets' share ordered right."""
 
-CHIEF_FIGURES = ("auc", "accuracy", "eer")
+CHIEF_FIGURES = ("auc", "accuracy", "eer", TPR_AT_FMR)
 """Those by which runs compare."""
 
 
@@ -121,6 +127,62 @@ class HeldOut:
     def _caption(self, distance: float, left: int, right: int) -> str:
         people = dict.fromkeys(self.people[place] for place in (left, right))
         return f"{distance:.2f}\n" + " / ".join(plain_text(name, 18) for name in people)
+
+
+class Everyone:
+    """All pairs of held-out people's pictures: enough impostors for low false-match rates.
+
+    Args:
+        images: (n, S, S, 3) uint8.
+        labels: (n) the person of each.
+        fmr: the false-match rate at which people are to be recognised, in (0, 1).
+    """
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.integer], fmr: float):
+        self._images, self._labels, self._fmr = images, labels, fmr
+
+    def measure(self, embed: Embed) -> dict[str, float]:
+        """Embed every picture once: the true-match rate at the false-match rate.
+
+        Raises:
+            FloatingPointError: an embedding is NaN or infinite.
+        """
+        embeddings = embed(self._images)
+        if not np.isfinite(embeddings).all():
+            raise FloatingPointError("The embeddings of held-out people became NaN or infinite")
+        return {TPR_AT_FMR: tpr_at_fmr(embeddings, self._labels, self._fmr)}
+
+
+def pair_counts(labels: NDArray[np.integer]) -> tuple[int, int]:
+    """Genuine and impostor pairs among pictures of these people."""
+    counts = np.unique(labels, return_counts=True)[1]
+    genuine = int((counts * (counts - 1)).sum()) // 2
+    return genuine, len(labels) * (len(labels) - 1) // 2 - genuine
+
+
+def tpr_at_fmr(embeddings: NDArray[np.floating], labels: NDArray[np.integer], fmr: float) -> float:
+    """Share of all genuine pairs accepted by the threshold that accepts at most this share of all impostor pairs.
+
+    The same as `facekit.metrics.roc` of all pairs gives, block by block: n^2 cosines never lie in memory at once.
+
+    Args:
+        embeddings: (n, D) unit rows.
+        labels: (n) the person of each; at least one genuine and one impostor pair.
+        fmr: in (0, 1).
+    """
+    rows, genuine = embeddings.astype(np.float32), []
+    accepted = most_within(fmr, pair_counts(labels)[1])
+    nearest = np.empty(0, np.float32)
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        cosines = rows[block] @ rows[start:].T
+        later = np.triu(np.ones(cosines.shape, bool), 1)
+        same = labels[block, None] == labels[None, start:]
+        genuine.append(cosines[later & same])
+        nearest = np.append(nearest, cosines[later & ~same])
+        if len(nearest) > accepted + 1:
+            nearest = np.partition(nearest, -accepted - 1)[-accepted - 1 :]
+    return float(np.mean(np.concatenate(genuine) > nearest.min()))
 
 
 def pictures_of_most(people: Sequence[str], most_people: int, most_each: int | None = None) -> NDArray[np.int64]:
