@@ -21,12 +21,22 @@ def with_mirror(embed: Embed) -> Embed:
     """
 
     def both(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        rows = embed(images) + embed(np.ascontiguousarray(images[:, :, ::-1]))
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        averaged: NDArray[np.float32] = rows / np.maximum(lengths, np.float32(1e-6))
-        return averaged
+        return averaged(embed(images), embed(mirrored(images)))
 
     return both
+
+
+def mirrored(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures (n, H, W, 3) with left and right exchanged."""
+    return np.ascontiguousarray(images[:, :, ::-1])
+
+
+def averaged(rows: NDArray[np.float32], mirror_rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of two (n, D) arrays of unit rows, scaled to length 1; rows that cancel out become zero."""
+    total = rows + mirror_rows
+    lengths = np.linalg.norm(total, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = total / np.maximum(lengths, np.float32(1e-6))
+    return scaled
 
 
 def mirror_words(flip: bool) -> str:
