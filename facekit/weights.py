@@ -7,14 +7,17 @@ from pathlib import Path
 
 import keras
 
+from facekit.facenet_weights import SUFFIXES, load_facenet
+
 
 def load_weights(model: keras.Model, path: Path, backbone: str) -> str:
     """Copy the weights of a file into a model.
 
     Args:
         model: an embedding model; its weights are replaced.
-        path: a `.keras` file of an embedding model, or a `.weights.h5` file of this very architecture. Of a
-            `.keras` file whose embedding head differs, the backbone's weights alone are taken.
+        path: a `.keras` file of an embedding model, a `.weights.h5` file of this very architecture, or a `.pt`,
+            `.pth` or `.safetensors` file of facenet-pytorch. Where the embedding head differs from that of a
+            `.keras` or facenet-pytorch's file, the backbone's weights alone are taken.
         backbone: name of the layer that is the model's backbone.
 
     Returns:
@@ -29,7 +32,12 @@ def load_weights(model: keras.Model, path: Path, backbone: str) -> str:
         return _take_from_model(model, path, backbone)
     if path.name.endswith(".weights.h5"):
         return _take_from_weights(model, path)
-    raise ValueError(f"`weights`: expected a .keras or .weights.h5 file. Received: {path}.")
+    if path.suffix in SUFFIXES:
+        return load_facenet(model, path, backbone)
+    raise ValueError(
+        f"`weights`: expected a .keras, .weights.h5, {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file. "
+        f"Received: {path}."
+    )
 
 
 def _take_from_model(model: keras.Model, path: Path, backbone: str) -> str:

@@ -274,7 +274,7 @@ def test_weights_that_do_not_fit(trained: keras.Model, tmp_path: Path) -> None:
     trained.save_weights(weights)
     damaged = tmp_path / "damaged.keras"
     damaged.write_bytes(whole.read_bytes()[:1000])
-    (tmp_path / "weights.pt").touch()
+    (tmp_path / "weights.ckpt").touch()
     cases: list[tuple[dict[str, Any], Path, str]] = [
         (dict(backbone="resnet18"), whole, r"`weights`: .*trained\.keras holds no backbone 'resnet18'"),
         (
@@ -284,7 +284,11 @@ def test_weights_that_do_not_fit(trained: keras.Model, tmp_path: Path) -> None:
         ),
         ({}, damaged, r"`weights`: .*damaged\.keras cannot be read as a Keras model"),
         ({}, tmp_path / "gone.keras", r"`weights`: there is no file .*gone\.keras"),
-        ({}, tmp_path / "weights.pt", r"`weights`: expected a \.keras or \.weights\.h5 file"),
+        (
+            {},
+            tmp_path / "weights.ckpt",
+            r"`weights`: expected a \.keras, \.weights\.h5, \.pt, \.pth or \.safetensors file",
+        ),
     ]
     for settings, path, message in cases:
         config = Config(**({"image_size": 32, "embedding_size": 8} | settings), weights=str(path))
