@@ -351,7 +351,8 @@ class Config(Settings):
 
     flip: bool = False
     """Whether a face's embedding is the mean of the picture's and its mirror image's, each of unit length, where
-    the model is judged and used: a little better, at twice the time. The bundle remembers it; training is the same."""
+    the model is judged and used: a little better, at twice the time. The bundle remembers it; training is the
+    same."""
 
     data_name: str = ""
     """The training data's name, for the bundle and its model card. Empty: train_dir's path."""

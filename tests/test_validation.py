@@ -5,8 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from facekit import validation
+from facekit.metrics import roc
 from facekit.pairs import Pairs
-from facekit.validation import FIGURES, HELD_OUT_FIGURES, HeldOut, pictures_of_most
+from facekit.validation import (
+    FIGURES,
+    HELD_OUT_FIGURES,
+    Everyone,
+    HeldOut,
+    pair_counts,
+    pictures_of_most,
+    tpr_at_fmr,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +67,27 @@ def test_people_of_most_pictures_are_chosen_and_always_the_same():
     assert pictures_of_most(people, 2).tolist() == [0, 3, 6, 1, 7]
     assert pictures_of_most(people, 2, 2).tolist() == [0, 3, 1, 7]
     assert pictures_of_most(people, 9).tolist() == [0, 3, 6, 1, 7, 2, 4, 5]
+
+
+@pytest.mark.parametrize("fmr", [0.001, 0.01, 0.1, 0.29, 0.5])
+def test_the_rate_over_all_pairs_is_the_roc_s(rng, monkeypatch, fmr):
+    monkeypatch.setattr(validation, "_BLOCK", 7)
+    labels = rng.integers(0, 12, 60)
+    rows = rng.normal(size=(60, 4)) + 1.5 * rng.normal(size=(12, 4))[labels]
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    rows[10] = rows[3]  # a tie with everybody
+    first, second = np.triu_indices(60, 1)
+    same = labels[first] == labels[second]
+    assert pair_counts(labels) == (same.sum(), (~same).sum())
+    curve = roc(-(rows @ rows.T)[first, second], same)
+    expected = curve.tpr[curve.last_within(fmr)]
+    assert tpr_at_fmr(rows, labels, fmr) == pytest.approx(expected) and 0 <= expected <= 1
+
+
+def test_an_embedding_that_is_no_number_is_told(rng):
+    everyone = Everyone(np.zeros((4, 2, 2, 3), np.uint8), np.array([0, 0, 1, 1]), 0.5)
+    with pytest.raises(FloatingPointError, match="NaN or infinite"):
+        everyone.measure(lambda images: np.full((4, 2), np.nan, np.float32))
+    rows = np.array([[1, 0], [0.8, 0.6], [0, 1], [0, 1]], np.float32)
+    # Genuine cosines 0.8 and 1; impostors 0, 0, 0.6, 0.6: at most two of four accepted.
+    assert everyone.measure(lambda images: rows) == {"tpr_at_fmr": 1.0}
