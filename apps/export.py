@@ -367,14 +367,14 @@ def run(command: ExportCommand) -> None:
     export.refuse_quantized_saved_model(command.to, command.quantize)
     if command.pairs is not None and command.images is None:
         raise ValueError(f"`pairs` {command.pairs} needs `images`, where its paths start.")
+    runtime.start_quietly()
+    runtime.limit_threads(command.threads)
     bundle = named_bundle(command.bundle)
     record = with_licence(read_record(bundle), bundle, command.licence)
     kind = f"{command.to}-{command.quantize}" if command.quantize else command.to
     output = command.output or bundle.resolve().parent / "exports" / kind
     check_writable(output.parent, "output")
     material = read_material(command, record, bundle)
-    runtime.start_quietly()
-    runtime.limit_threads(command.threads)
     from facekit.trainer import Embedder
 
     network = read_network(bundle)
