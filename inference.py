@@ -20,14 +20,16 @@ import tyro
 from numpy.typing import NDArray
 
 from facekit import runtime
-from facekit.alignment import Points
+from facekit.alignment import CropRecipe, Points
 from facekit.bundle import ONNX, BundleRecord, read_network, read_record
 from facekit.cropping import prepare_worker
 from facekit.detection import LOW_CONFIDENCE, MANY_FACES, NO_FACE, Detector, Finding, crop_found, find_faces
 from facekit.detectors import ALIGNER, make_detector
 from facekit.files import check_writable
 from facekit.images import Image, as_stored, read_image, resize_square
+from facekit.manifest import crop_folder
 from facekit.mirror import mirror_words, with_mirror
+from facekit.recutting import cut_alike
 from facekit.settings import Settings, parse
 
 SAME, DIFFERENT, ERROR = 0, 1, 2
@@ -41,13 +43,19 @@ ADVICE = {
 
 
 class InferenceCommand(Settings):
-    """Say whether two pictures show the same person. Exit code 0: same, 1: different, 2: error."""
+    """Say whether two pictures show the same person, or embed a folder of pictures (`embed`). Exit code 0: same, or
+    embedded; 1: different; 2: error.
+    """  # noqa: D205 - one paragraph in --help
 
-    image1: tyro.conf.Positional[Path]
+    image1: tyro.conf.Positional[Path | None] = None
     """One picture."""
 
-    image2: tyro.conf.Positional[Path]
+    image2: tyro.conf.Positional[Path | None] = None
     """The other."""
+
+    embed: Path | None = None
+    """Folder of pictures, or of crops, to embed instead: every picture in it and below it, into `output`. Stopped,
+    the same command goes on."""
 
     model: Path | None = None
     """Bundle folder, or `pretrained`. None: the newest in runs/ that was trained on real pictures; without one, the
@@ -60,7 +68,11 @@ class InferenceCommand(Settings):
     """Write one JSON object to stdout instead of text."""
 
     output: Path | None = None
-    """PNG file to draw both pictures to, with boxes, landmarks and the verdict."""
+    """PNG file to draw both pictures to, with boxes, landmarks and the verdict. With `embed`: the file of embeddings,
+    .npz or .parquet."""
+
+    as_crops: bool = False
+    """Take the pictures as faces already cut, whoever cut them: no face is looked for."""
 
 
 class NoFaceError(ValueError):
@@ -285,25 +297,56 @@ class Seen:
         """The finding in words."""
         face = self.finding.face
         if face is None:
-            return f"{self.path}: taken whole (the model was trained on whole pictures)"
+            return f"{self.path}: taken whole, as a face already cut"
         x, y, width, height = (round(float(value)) for value in face.box)
         choice = f"; {self.finding.count} faces, this one chosen" if self.finding.count > 1 else ""
         return f"{self.path}: face {width} x {height} at ({x}, {y}), confidence {face.confidence:.3f}{choice}"
 
 
-def see(verifier: Verifier, paths: Sequence[Path], images: Sequence[Image]) -> list[Seen]:
-    """Find the face of each picture.
+def see(verifier: Verifier, paths: Sequence[Path], images: Sequence[Image], as_crops: bool = False) -> list[Seen]:
+    """Find the face of each picture; one that crop_faces.py cut for this model is the face already.
+
+    Args:
+        verifier: the model.
+        paths: the pictures' files.
+        images: what they hold.
+        as_crops: take all of them as faces already cut.
 
     Raises:
         NoFaceError: a picture gives none; names it.
+        ValueError: a picture is a crop that was cut by another recipe than the model's.
     """
     seen = []
-    for path, image, finding in zip(paths, images, verifier.find(images), strict=True):
+    for path, image in zip(paths, images, strict=True):
+        if as_crops or is_own_crop(path, verifier.record.recipe):
+            seen.append(Seen(path, image, Finding(None, 1), image))
+            continue
+        (finding,) = verifier.find([image])
         crop = verifier.crop(image, finding)
         if crop is None:
             raise NoFaceError(f"{path}: {ADVICE[finding.reason]}.")
         seen.append(Seen(path, image, finding, crop))
     return seen
+
+
+def is_own_crop(path: Path, recipe: CropRecipe | None) -> bool:
+    """Whether a picture lies in a folder of crops of this recipe.
+
+    Raises:
+        ValueError: it lies in one of another recipe.
+    """
+    if recipe is None:
+        return False
+    for folder in path.resolve().parents[:2]:
+        made = crop_folder(folder)
+        if made is not None and not cut_alike(made.recipe, recipe):
+            raise ValueError(
+                f"{path}: is a crop of another recipe than the model's ({made.recipe.difference(recipe)}). Give the "
+                f"original picture (below {made.source}), or --as_crops to take it as it is."
+            )
+        if made is not None:
+            return True
+    return False
 
 
 def verdict_words(comparison: Comparison) -> str:
@@ -381,6 +424,25 @@ def draw(seen: Sequence[Seen], comparison: Comparison, path: Path) -> None:
     save_figure(figure, path)
 
 
+def run_embedding(command: InferenceCommand) -> int:
+    """Embed the command's folder; returns the exit code.
+
+    Raises:
+        ValueError: folder, output or model is wrong; in one sentence.
+    """
+    from embedding import embed_folder
+
+    if command.image1 is not None or command.as_json or command.as_crops:
+        raise ValueError("`embed` takes a folder and `output`, and no pictures, `json` or `as_crops` beside them.")
+    if command.output is None:
+        raise ValueError("`embed` needs `output`: a file ending in .npz or .parquet.")
+    assert command.embed is not None
+    prepare_worker()
+    verifier = Verifier(named_bundle(command.model), command.flip, engine="onnx")
+    print(embed_folder(verifier, command.embed, command.output).text())
+    return SAME
+
+
 def run(command: InferenceCommand) -> int:
     """Compare the command's pictures; returns the exit code.
 
@@ -388,6 +450,10 @@ def run(command: InferenceCommand) -> int:
         ValueError: model, picture or output is wrong; in one sentence. An explicit model is checked first, then the
             pictures, then the default model.
     """
+    if command.embed is not None:
+        return run_embedding(command)
+    if command.image1 is None or command.image2 is None:
+        raise ValueError("Name two pictures to compare, or a folder with `embed`.")
     verifier = Verifier(named_bundle(command.model), command.flip, engine="onnx") if command.model else None
     paths = (command.image1, command.image2)
     images = [read_image(path) for path in paths]
@@ -397,7 +463,7 @@ def run(command: InferenceCommand) -> int:
         check_writable(command.output.parent, "output")
     verifier = verifier or Verifier(find_bundle(), command.flip, engine="onnx")
     prepare_worker()
-    seen = see(verifier, paths, images)
+    seen = see(verifier, paths, images, command.as_crops)
     embeddings = verifier.embed_crops([picture.crop for picture in seen])
     comparison = verifier.compare(embeddings[0], embeddings[1])
     if command.output is not None:

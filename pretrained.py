@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from config import Config
@@ -25,7 +26,7 @@ from facekit.settings import Settings, parse
 NAME = "pretrained"
 """What `--model` calls it."""
 
-RECIPE = CropRecipe(size=SIDE, template="dlib")
+RECIPE = CropRecipe(size=SIDE, template="dlib", min_confidence=0.8, quality=100)
 """How its pictures are cut."""
 
 FIGURES = Path(__file__).resolve().parent / "pretrained.json"
@@ -45,11 +46,8 @@ def pretrained_bundle() -> Path:
         ValueError: its weights could not be had.
     """
     folder = runtime.cache_dir() / f"{BACKBONE}-{EDITION}"
-    try:
-        if read_record(folder) == _record(read_record(folder)):
-            return folder
-    except ValueError:
-        pass
+    if _is_ready(folder):
+        return folder
     say(f"Preparing the pretrained network in {folder}, once (a minute at most, 50 MB).")
     runtime.start_quietly()
     from model import build_embedding_model
@@ -59,6 +57,16 @@ def pretrained_bundle() -> Path:
     )
     write_bundle(folder, network, _record())
     return folder
+
+
+def _is_ready(folder: Path) -> bool:
+    """Whether the bundle is there, whole and of this version; the user may have calibrated it."""
+    try:
+        found = read_record(folder)
+    except ValueError:
+        return False
+    own = {"threshold": None, "probability": None, "flip": True}
+    return replace(found, **own) == replace(_record(found), **own)  # type: ignore[arg-type]
 
 
 def say(sentence: str) -> None:

@@ -71,7 +71,8 @@ def bundle_systems(bundles: Sequence[Path], flip: bool | None = None) -> list[Sy
     names = [verifier.record.name for verifier in verifiers]
     return [
         System(
-            (name if names.count(name) == 1 else str(verifier.bundle)) + (", flips averaged" * verifier.record.flip),
+            (name if names.count(name) == 1 else str(verifier.bundle))
+            + (", flips averaged" * verifier.record.flip),
             verifier.embed_crops,
             verifier.record.recipe,
             bundle=verifier.bundle,

@@ -70,7 +70,9 @@ def take_dlib(model: keras.Model, path: Path) -> str:
     count = 2 * (len(source.convolutions) + len(source.affines))
     dense = model.get_layer("embedding")
     if tuple(dense.kernel.shape) != source.dense.shape or "embedding_bn" in [layer.name for layer in model.layers]:
-        return f"{path.name}: {count} tensors, {numbers:,} numbers; the embedding layer differs and keeps its start."
+        return (
+            f"{path.name}: {count} tensors, {numbers:,} numbers; the embedding layer differs and keeps its start."
+        )
     _assign(dense, [source.dense], path)
     return f"{path.name}: all {count + 1} tensors, {numbers + source.dense.size:,} numbers."
 
@@ -90,9 +92,7 @@ def _in_order(backbone: keras.Model) -> tuple[list[keras.layers.Layer], list[ker
     ]
 
     def named(kind: str) -> list[keras.layers.Layer]:
-        return [
-            backbone.get_layer(f"{kind}1" if name == "1" else f"{name[:-1]}{kind}{name[-1]}") for name in names
-        ]
+        return [backbone.get_layer(f"{kind}1" if name == "1" else f"{name[:-1]}{kind}{name[-1]}") for name in names]
 
     return named("conv"), named("bn")
 

@@ -90,7 +90,9 @@ def _figures(record: BundleRecord) -> str:
     intervals = record.figures.get("intervals", {})
     if intervals:
         lines += ["", "| figure | value | 95 % interval |", "| --- | --- | --- |"]
-        lines += [f"| {name} | {value:.4f} | {low:.4f} to {high:.4f} |" for name, (value, low, high) in intervals.items()]
+        lines += [
+            f"| {name} | {value:.4f} | {low:.4f} to {high:.4f} |" for name, (value, low, high) in intervals.items()
+        ]
     return "\n".join([*lines, ""])
 
 

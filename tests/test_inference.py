@@ -121,16 +121,20 @@ def test_the_model_is_checked_before_the_pictures_and_they_before_the_default(tm
 
 def test_the_default_is_the_newest_model_of_real_pictures(bundle, two, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert inference.main([*two]) == 2
-    assert "holds no trained model. Train one (python train.py" in capsys.readouterr().err
+    monkeypatch.setattr("pretrained.pretrained_bundle", lambda: Path("the pretrained one"))
+    assert find_bundle() == Path("the pretrained one")
     for age, (name, synthetic) in enumerate([("drawn", True), ("new", False), ("old", False)]):
         folder = variant(bundle, tmp_path / "runs" / name / "bundle", synthetic=synthetic)
         os.utime(folder / "bundle.json", (1e9 - age, 1e9 - age))
     assert find_bundle() == Path("runs/new/bundle")
     shutil.rmtree("runs/new")
     shutil.rmtree("runs/old")
-    with pytest.raises(ValueError, match=r"only models trained on drawn faces.*--model runs/drawn/bundle"):
-        find_bundle()
+    assert find_bundle() == Path("the pretrained one"), "a model of drawn faces is never the default"
+    variant(bundle, tmp_path / "runs" / "broken" / "bundle")
+    (tmp_path / "runs/broken/bundle/model.keras").write_bytes(b"")
+    capsys.readouterr()
+    assert find_bundle() == Path("the pretrained one")
+    assert "Passed over: runs/broken/bundle/model.keras: is damaged" in capsys.readouterr().err
 
 
 def test_as_a_library(bundle, two):

@@ -1,0 +1,158 @@
+"""A folder of pictures as one file of embeddings.
+
+In:  a model; a folder of pictures, or of crops that crop_faces.py made.
+Out: FILE.npz (`paths`, `embeddings` (n, D) float32 unit rows, NaN without a face, `reasons`), or the same as
+     FILE.parquet; stopped, the next call goes on from the parts kept in FILE.parts.
+Run: python inference.py --embed photos --output embeddings.npz
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit.bundle import NETWORK
+from facekit.cropping import find_pictures, stamp
+from facekit.files import check_writable, written_aside
+from facekit.manifest import crop_folder
+from pictures import PictureReader, find_images, people_pictures
+
+if TYPE_CHECKING:
+    from inference import Verifier
+
+PART = 512
+"""Pictures between two saves."""
+
+SUFFIXES = (".npz", ".parquet")
+
+CACHE = Path("runs/cache")
+"""Where crops of original pictures are kept."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What became of a folder.
+
+    Attributes:
+        output: the file.
+        pictures: how many there are.
+        faces: how many of them have an embedding.
+        reused: how many an earlier call had done.
+    """
+
+    output: Path
+    pictures: int
+    faces: int
+    reused: int
+
+    def text(self) -> str:
+        """In words."""
+        before = f", {self.reused:,} of them by an earlier call" if self.reused else ""
+        return f"{self.pictures:,} pictures, {self.faces:,} with a face{before}: {self.output}"
+
+
+def embed_folder(verifier: Verifier, folder: Path, output: Path) -> Embedded:
+    """Embed every picture of a folder into one file.
+
+    Args:
+        verifier: the model.
+        folder: pictures in it and below it; original pictures are cropped first, and the crops kept.
+        output: .npz or .parquet; one that is there is replaced once the new one is whole.
+
+    Raises:
+        ValueError: the folder, the file's suffix or the model's crops are wrong; in one sentence.
+        KeyboardInterrupt: stopped; what was done is kept.
+    """
+    if output.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"`output` {output}: must end in {' or '.join(SUFFIXES)}.")
+    if output.suffix.lower() == ".parquet":
+        _arrow()
+    check_writable(output.parent, "output")
+    made = crop_folder(folder) if folder.is_dir() else None
+    names = find_pictures(folder) if made is None else people_pictures(folder, "embed")[0]
+    reader = PictureReader(verifier.record.recipe, find_images(folder, names, "embed"), CACHE)
+    parts = output.with_name(output.name + ".parts")
+    _claim(parts, _key(verifier, folder, names))
+    rows, reasons, reused = _embed_parts(verifier, reader, names, parts)
+    with written_aside(output) as aside:
+        _write(aside, names, rows, reasons)
+    shutil.rmtree(parts)
+    return Embedded(output, len(names), int((~np.isnan(rows[:, 0])).sum()), reused)
+
+
+def _key(verifier: Verifier, folder: Path, names: Sequence[str]) -> str:
+    """What parts must agree on to belong together: the model, its flips, the pictures and their stamps."""
+    with (verifier.bundle / NETWORK).open("rb") as file:
+        network = hashlib.file_digest(file, "sha256").hexdigest()
+    stamps = [(name, *stamp(folder / name)) for name in names]
+    return hashlib.sha256(json.dumps([network, verifier.record.flip, stamps]).encode()).hexdigest()
+
+
+def _claim(parts: Path, key: str) -> None:
+    """An empty folder for parts of this key, or the one that an earlier call of the same work left."""
+    marker = parts / "key.txt"
+    if marker.is_file() and marker.read_text(encoding="utf-8") == key:
+        return
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir(parents=True)
+    marker.write_text(key, encoding="utf-8")
+
+
+def _embed_parts(
+    verifier: Verifier, reader: PictureReader, names: Sequence[str], parts: Path
+) -> tuple[NDArray[np.float32], list[str], int]:
+    """Rows and reasons of all pictures, and how many of them lay in parts already."""
+    from tqdm import tqdm
+
+    rows = np.full((len(names), verifier.record.embedding_size), np.nan, np.float32)
+    reasons, reused = [""] * len(names), 0
+    with tqdm(total=len(names), unit="images", desc="embedding") as bar:
+        for start in range(0, len(names), PART):
+            chunk, file = list(names[start : start + PART]), parts / f"{start:09d}.npz"
+            if file.is_file():
+                reused += len(chunk)
+            else:
+                _embed_part(verifier, reader, chunk, file)
+            with np.load(file) as kept:
+                rows[start : start + len(chunk)] = kept["rows"]
+                reasons[start : start + len(chunk)] = [str(reason) for reason in kept["reasons"]]
+            bar.update(len(chunk))
+    return rows, reasons, reused
+
+
+def _embed_part(verifier: Verifier, reader: PictureReader, names: Sequence[str], file: Path) -> None:
+    rows = np.full((len(names), verifier.record.embedding_size), np.nan, np.float32)
+    crops = {place: crop for place, name in enumerate(names) if (crop := reader.read(name)) is not None}
+    if crops:
+        rows[list(crops)] = verifier.embed_crops(list(crops.values()))
+    reasons = ["" if place in crops else reader.failures[name] for place, name in enumerate(names)]
+    with written_aside(file) as aside:
+        np.savez(aside, rows=rows, reasons=np.array(reasons, np.str_))
+
+
+def _write(path: Path, names: Sequence[str], rows: NDArray[np.float32], reasons: Sequence[str]) -> None:
+    if path.suffix.lower() == ".npz":
+        np.savez_compressed(
+            path, paths=np.array(names, np.str_), embeddings=rows, reasons=np.array(reasons, np.str_)
+        )
+        return
+    pa, parquet = _arrow()
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+    parquet.write_table(pa.table({"path": list(names), "embedding": vectors, "reason": list(reasons)}), path)
+
+
+def _arrow():  # type: ignore[no-untyped-def]  # an optional package
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError("`output` .parquet needs pyarrow (pip install pyarrow). Or choose .npz.") from None
+    return pyarrow, pyarrow.parquet

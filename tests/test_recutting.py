@@ -1,0 +1,129 @@
+"""Crops made again by another recipe, folders embedded, mirror images: what a model's recipe decides."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import inference
+from config import Config, CropConfig
+from crop_faces import crop_faces
+from facekit import manifest
+from facekit.alignment import CropRecipe, crop_face
+from facekit.images import as_stored, read_image
+from facekit.mirror import with_mirror
+from facekit.recutting import cut_alike, recut
+from inference import Verifier
+from recutting import cut_for_weights
+
+WANTED = CropRecipe(size=150, template="dlib", quality=100)
+
+
+@pytest.fixture(scope="module")
+def usual(photos, tmp_path_factory) -> Path:
+    """Crops of the photos by the usual recipe."""
+    folder = tmp_path_factory.mktemp("usual") / "crops"
+    crop_faces(CropConfig(input_dir=photos, output_dir=folder, processes=1))
+    return folder
+
+
+def test_crops_are_cut_anew_from_originals_and_landmarks(usual, photos, tmp_path):
+    count = recut(usual, tmp_path / "new", WANTED, processes=1)
+    rows, made = manifest.read(tmp_path / "new"), manifest.crop_folder(tmp_path / "new")
+    assert count == sum(bool(row.crop) for row in rows.values()) > 20
+    assert rows == manifest.read(usual) and made is not None and cut_alike(made.recipe, WANTED)
+    row = next(row for row in rows.values() if row.face)
+    expected = crop_face(read_image(photos / row.path), row.face.box, row.face.landmarks, WANTED)
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / row.crop), as_stored(expected, 100))
+    (tmp_path / "new" / row.crop).unlink()
+    assert recut(usual, tmp_path / "new", WANTED, processes=1) == 1, "an interrupted call goes on"
+
+
+def test_lost_originals_are_refused(photos, tmp_path):
+    own = Path(shutil.copytree(photos, tmp_path / "photos"))
+    crop_faces(CropConfig(input_dir=own, output_dir=tmp_path / "crops", processes=1))
+    lost = next(path for path in sorted(own.glob("*/*.jpg")))
+    lost.write_bytes(b"another")
+    with pytest.raises(
+        ValueError, match=r"1 of their originals are gone .* changed since .*Crop the pictures anew"
+    ):
+        recut(tmp_path / "crops", tmp_path / "new", WANTED, processes=1)
+    assert not (tmp_path / "new").exists()
+
+
+def test_training_takes_crops_as_its_weights_want_them(usual, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("recutting.recipe_of_weights", lambda weights: WANTED if weights else None)
+    settings = {"backbone": "dlib_resnet29", "image_size": 150, "weights": "dlib", "recut_dir": tmp_path}
+    config = cut_for_weights(Config(train_dir=usual, **settings))
+    assert config.train_dir.parent == tmp_path and manifest.crop_folder(config.train_dir).recipe.size == 150
+    assert "cut otherwise than `weights` wants" in capsys.readouterr().out
+    assert cut_for_weights(config) == config, "cut so already"
+    kept = Config(train_dir=usual, keep_crops=True, **settings)
+    assert cut_for_weights(kept) == kept
+    originals = cut_for_weights(Config(train_dir=photos, **settings))
+    assert manifest.crop_folder(originals.train_dir).recipe == replace(WANTED)
+    plain = Config(train_dir=usual)
+    assert cut_for_weights(plain) == plain
+
+
+def test_the_mirror_image_is_averaged(rng):
+    def embed(images):
+        rows = images.reshape(len(images), -1).astype(np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    images = rng.integers(0, 256, (3, 4, 4, 3)).astype(np.uint8)
+    both = np.stack([embed(image[None])[0] + embed(image[None, :, ::-1])[0] for image in images])
+    both /= np.linalg.norm(both, axis=1, keepdims=True)
+    np.testing.assert_allclose(with_mirror(embed)(images), both, atol=1e-6)
+    np.testing.assert_allclose(with_mirror(embed)(images[:, :, ::-1]), both, atol=1e-6)
+
+
+def test_a_flip_that_the_threshold_does_not_know_gives_no_verdict(bundle, photos, capsys):
+    two = [str(path) for path in sorted(photos.glob("*/*.jpg"))[:2]]
+    assert inference.main([*two, "--model", str(bundle), "--flip", "True"]) == 2
+    assert "NO VERDICT (uncalibrated)" in capsys.readouterr().out
+
+
+def test_crops_of_another_recipe_are_refused_unless_told(bundle, usual, tmp_path, capsys):
+    recut(usual, tmp_path / "new", WANTED, processes=1)
+    for folder, code in ((usual, (0, 1)), (tmp_path / "new", (2,))):
+        two = [str(path) for path in sorted(folder.glob("*/*.jpg"))[:2]]
+        assert inference.main([*two, "--model", str(bundle)]) in code
+    assert "is a crop of another recipe than the model's (size 150 there, 112 here" in capsys.readouterr().err
+    assert inference.main([*two, "--model", str(bundle), "--as_crops"]) in (0, 1)
+    assert "taken whole, as a face already cut" in capsys.readouterr().out
+
+
+def test_a_folder_is_embedded_and_goes_on_where_it_stopped(bundle, photos, tmp_path, monkeypatch, capsys):
+    import embedding
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(embedding, "PART", 10)
+    command = ["--embed", str(photos), "--output", "rows.npz", "--model", str(bundle)]
+    real, calls = Verifier.embed_crops, []
+
+    def stopped(self, crops):
+        calls.append(len(crops))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, crops)
+
+    monkeypatch.setattr(Verifier, "embed_crops", stopped)
+    assert inference.main(command) == 130 and not Path("rows.npz").exists()
+    monkeypatch.setattr(Verifier, "embed_crops", real)
+    assert inference.main(command) == 0
+    assert "20 of them by an earlier call: rows.npz" in capsys.readouterr().out
+    assert not Path("rows.npz.parts").exists()
+    with np.load("rows.npz") as found:
+        paths, rows = found["paths"], found["embeddings"]
+    assert len(paths) == 32 and rows.shape == (32, 16)
+    direct = Verifier(bundle).embed([photos / str(path) for path in paths])
+    np.testing.assert_allclose(rows, direct, atol=1e-5)
+    assert inference.main([*command[:3], "rows.txt", *command[4:]]) == 2
+    assert "must end in .npz or .parquet" in capsys.readouterr().err
+    assert inference.main(["--embed", str(photos)]) == 2 and inference.main([]) == 2
+    assert "Name two pictures to compare, or a folder with `embed`" in capsys.readouterr().err
