@@ -68,8 +68,8 @@ class EvaluateCommand(Settings):
     """With `scores`: the system's own threshold. None: thresholds of folds."""
 
     model: tuple[Path, ...] = ()
-    """Bundle folders, or `pretrained`; several are judged on the same pairs, side by side. None: the newest in runs/
-    that was trained on real pictures; without one, the pretrained network."""
+    """Bundle folders, or `pretrained`; several are judged on the same pairs, side by side. None: the newest in
+    runs/ that was trained on real pictures; without one, the pretrained network."""
 
     flip: bool | None = None
     """Average embeddings with the mirror image's, or not. None: as each bundle does. A threshold that was found the

@@ -68,8 +68,8 @@ class InferenceCommand(Settings):
     """Write one JSON object to stdout instead of text."""
 
     output: Path | None = None
-    """PNG file to draw both pictures to, with boxes, landmarks and the verdict. With `embed`: the file of embeddings,
-    .npz or .parquet."""
+    """PNG file to draw both pictures to, with boxes, landmarks and the verdict. With `embed`: the file of
+    embeddings, .npz or .parquet."""
 
     as_crops: bool = False
     """Take the pictures as faces already cut, whoever cut them: no face is looked for."""
@@ -341,8 +341,8 @@ def is_own_crop(path: Path, recipe: CropRecipe | None) -> bool:
         made = crop_folder(folder)
         if made is not None and not cut_alike(made.recipe, recipe):
             raise ValueError(
-                f"{path}: is a crop of another recipe than the model's ({made.recipe.difference(recipe)}). Give the "
-                f"original picture (below {made.source}), or --as_crops to take it as it is."
+                f"{path}: is a crop of another recipe than the model's ({made.recipe.difference(recipe)}). Give "
+                f"the original picture (below {made.source}), or --as_crops to take it as it is."
             )
         if made is not None:
             return True

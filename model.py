@@ -70,7 +70,7 @@ def weights_file(path: Path) -> Path:
 
 
 def _embed(features: Any, config: Config) -> Any:
-    """The embedding head: pooling, dropout, a linear layer, mostly batch norm (FaceNet's, ArcFace's), unit length."""
+    """The embedding head: pooling, dropout, a linear layer, mostly batch norm (as FaceNet has), unit length."""
     pooling = keras.layers.GlobalAveragePooling2D if config.pooling == "average" else keras.layers.Flatten
     x = pooling(name="pooling")(features)
     x = keras.layers.Dropout(config.dropout, name="dropout")(x)

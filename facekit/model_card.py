@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from facekit.bundle import BundleRecord
 
 USES = """\
-For: telling whether two pictures, each with one chosen face, show the same person (1:1 verification), where a person
-can look at doubtful cases; grouping one's own photos; research.
+For: telling whether two pictures, each with one chosen face, show the same person (1:1 verification), where
+somebody can look at doubtful cases; grouping one's own photos; research.
 
-Not for: decisions that deprive anyone of anything without a human's review; finding strangers on sight; telling age,
-sex, origin or mood; pictures whose people did not agree, where the law asks for it.
+Not for: decisions that deprive anyone of anything without a human's review; finding strangers on sight; telling
+age, sex, origin or mood; pictures whose people did not agree, where the law asks for it.
 """
 
 LIMITS = """\
@@ -101,7 +101,7 @@ def _groups(record: BundleRecord) -> str:
     if groups:
         return "\n".join([f"- {name}: {words}" for name, words in groups.items()] + [""])
     return (
-        "Not measured: nobody has given groups (sex, age band, skin tone, camera). Networks of this kind are known to\n"
-        "err more often on some of them (Grother et al., NIST IR 8280, 2019). `python evaluate.py --group` measures it\n"
-        "on your own pictures before you rely on it.\n"
+        "Not measured: nobody has given groups (sex, age band, skin tone, camera). Networks of this kind are known\n"
+        "to err more often on some of them (Grother et al., NIST IR 8280, 2019). `python evaluate.py --group` measures\n"
+        "it on your own pictures before you rely on it.\n"
     )

@@ -1,4 +1,4 @@
-"""Crops made again by another recipe, from the originals and landmarks that the manifest names: nobody detects twice."""
+"""Crops made again by another recipe, from the originals and landmarks of the manifest: nothing is detected twice."""
 
 from __future__ import annotations
 

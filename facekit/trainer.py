@@ -36,7 +36,7 @@ class EmbeddingTrainer(keras.Model):
     Args:
         network: (n, H, W, 3) pictures to (n, D) unit rows; its last layer is the one that scales them.
         objective: what to minimise; its figures go into the logs, averaged over an epoch.
-        start: embeds (n, H, W, 3) pictures as the network did before training, to (n, D) unit rows; a plain function,
+        start: embeds (n, H, W, 3) pictures as the network did before training, to (n, D) unit rows; a function,
             so that its weights are no part of this model. None: no distillation.
         distill: what the mean distance from the start's embeddings, 1 - cosine, is multiplied by before it is added
             to the objective (embedding distillation; for faces e.g. ShrinkTeaNet, https://arxiv.org/abs/1905.10620).

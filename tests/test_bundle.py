@@ -50,7 +50,8 @@ def test_writing_over_a_bundle_replaces_it_whole(copy):
     record = read_record(copy)
     write_bundle(copy, read_network(copy), record)
     assert sorted(path.name for path in copy.parent.iterdir()) == ["bundle"]
-    assert sorted(path.name for path in copy.iterdir()) == ["bundle.json", "model.keras", "model.onnx", "model_card.md"]
+    files = ["bundle.json", "model.keras", "model.onnx", "model_card.md"]
+    assert sorted(path.name for path in copy.iterdir()) == files
     assert read_record(copy) == record
 
 

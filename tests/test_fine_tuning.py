@@ -112,7 +112,7 @@ def test_a_stopped_run_goes_on_exactly_without_the_file_it_started_from(
     assert f"Going on after step {steps}" in told and "\nstart: " not in told
     run = whole.parent / f"stopped-{steps}"
     check_same_state(run, whole)
-    # Keras' means of the steps begin anew in an epoch that was stopped inside; what is measured is the same.
+    # Keras' means of the steps begin anew in an epoch that was stopped inside; measures are the same.
     for name in ("history.csv", "interpolation.csv"):
         for mine, other in zip(rows_of(run / name), rows_of(whole / name), strict=True):
             assert [mine[key] for key in (*FIGURES, "tpr_at_fmr")] == [
