@@ -188,7 +188,10 @@ def _read_torch(path: Path) -> dict[str, Any]:
             "run code."
         ) from None
     except Exception as error:  # of a damaged file: RuntimeError, EOFError, KeyError, ValueError and more
-        raise ValueError(f"`weights`: {path} cannot be read by PyTorch ({_first_line(error)}).") from error
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise ValueError(
+            f"`weights`: {path} cannot be read by PyTorch: it is damaged or of another kind ({reason})."
+        ) from error
     if isinstance(state, dict) and all(isinstance(item, torch.Tensor) for item in state.values()):
         return {str(name): tensor for name, tensor in state.items()}
     raise ValueError(f"`weights`: {path} is not a state dict, which has a tensor for each name.")

@@ -368,7 +368,7 @@ def test_pt_files_of_other_things(torch: Any, network: keras.Model, tmp_path: Pa
     whole = path.read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], b"PK\x03\x04 and no more", b"text"):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="other.pt (cannot be read by PyTorch|is damaged)") as caught:
+        with pytest.raises(ValueError, match="other.pt (cannot be read by PyTorch: it )?is damaged") as caught:
             load_facenet(network, path)
         assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
 
