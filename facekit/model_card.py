@@ -101,7 +101,7 @@ def _groups(record: BundleRecord) -> str:
     if groups:
         return "\n".join([f"- {name}: {words}" for name, words in groups.items()] + [""])
     return (
-        "Not measured: nobody has given groups (sex, age band, skin tone, camera). Networks of this kind are known\n"
-        "to err more often on some of them (Grother et al., NIST IR 8280, 2019). `python evaluate.py --group` measures\n"
-        "it on your own pictures before you rely on it.\n"
+        "Not measured: nobody has given groups (sex, age band, skin tone, camera). Networks of this kind are\n"
+        "known to err more often on some of them (Grother et al., NIST IR 8280, 2019). Measure it on your own\n"
+        "pictures before you rely on it: `python evaluate.py --group`.\n"
     )

@@ -1,4 +1,4 @@
-"""Crops made again by another recipe, from the originals and landmarks of the manifest: nothing is detected twice."""
+"""Crops made again by another recipe, from the manifest's originals and landmarks: nothing is detected twice."""
 
 from __future__ import annotations
 
