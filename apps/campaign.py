@@ -140,13 +140,13 @@ def validation_scores(folder: Path) -> Scores:
     """Distances of a run's best network on its validation pairs, kept beside it."""
     kept = folder / "validation_scores.npz"
     if not kept.exists():
-        from facekit.trainer import Embedder
         from held_out import held_out_people
+        from product import embedder
         from splits import make_split
 
         config = read_settings(folder / "config.json", Config)
         held_out = held_out_people(make_split(config).validation, config)
-        held_out.measure(Embedder(read_network(folder / "bundle")))
+        held_out.measure(embedder(read_network(folder / "bundle"), config))
         first, second = held_out.pairs.people() or (held_out.pairs.first, held_out.pairs.second)
         with written_aside(kept) as aside:
             np.savez(aside, distances=held_out.distances, same=held_out.pairs.same, first=first, second=second)
