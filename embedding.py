@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from facekit.bundle import NETWORK
 from facekit.cropping import find_pictures, stamp
+from facekit.detectors import ALIGNER
 from facekit.files import check_writable, written_aside
 from facekit.manifest import crop_folder
 from pictures import PictureReader, find_images, people_pictures
@@ -78,7 +79,9 @@ def embed_folder(verifier: Verifier, folder: Path, output: Path) -> Embedded:
     check_writable(output.parent, "output")
     made = crop_folder(folder) if folder.is_dir() else None
     names = find_pictures(folder) if made is None else people_pictures(folder, "embed")[0]
-    reader = PictureReader(verifier.record.recipe, find_images(folder, names, "embed"), CACHE)
+    reader = PictureReader(
+        verifier.record.recipe, find_images(folder, names, "embed"), CACHE, verifier.bundle / ALIGNER
+    )
     parts = output.with_name(output.name + ".parts")
     _claim(parts, _key(verifier, folder, names))
     rows, reasons, reused = _embed_parts(verifier, reader, names, parts)

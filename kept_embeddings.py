@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit import manifest, runtime
-from facekit.bundle import NETWORK
+from facekit.bundle import NETWORK, read_record
 from facekit.detectors import ALIGNER
 from facekit.examination import Examined
 from facekit.files import written_aside
@@ -171,9 +171,10 @@ def _loaded(bundle: Path, digest: str) -> Verifier:
 
 
 def network_digest(bundle: Path) -> str:
-    """What tells a bundle's network from another: the beginning of its SHA-256."""
+    """What tells a bundle's embeddings from another's: its network's SHA-256, and whether flips are averaged."""
     with (bundle / NETWORK).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return f"{digest}-flip" if read_record(bundle).flip else digest
 
 
 class _FolderReader(PictureReader):

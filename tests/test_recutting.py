@@ -14,10 +14,13 @@ from config import Config, CropConfig
 from crop_faces import crop_faces
 from facekit import manifest
 from facekit.alignment import CropRecipe, crop_face
+from facekit.bundle import read_record, write_record
 from facekit.images import as_stored, read_image
 from facekit.mirror import with_mirror
 from facekit.recutting import cut_alike, recut
 from inference import Verifier
+from kept_embeddings import network_digest
+from pictures import PictureReader
 from recutting import cut_for_weights
 
 WANTED = CropRecipe(size=150, template="dlib", quality=100)
@@ -127,3 +130,25 @@ def test_a_folder_is_embedded_and_goes_on_where_it_stopped(bundle, photos, tmp_p
     assert "must end in .npz or .parquet" in capsys.readouterr().err
     assert inference.main(["--embed", str(photos)]) == 2 and inference.main([]) == 2
     assert "Name two pictures to compare, or a folder with `embed`" in capsys.readouterr().err
+
+
+def test_kept_embeddings_know_whether_flips_were_averaged(bundle, tmp_path):
+    own = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    plain = network_digest(own)
+    write_record(own, replace(read_record(own), flip=True))
+    assert network_digest(own) != plain == network_digest(bundle)
+
+
+def test_embedding_gives_the_reader_the_alignment_weights(bundle, photos, tmp_path, monkeypatch):
+    import embedding
+
+    monkeypatch.chdir(tmp_path)
+    seen = []
+
+    def reader(*arguments):
+        seen.append(arguments)
+        return PictureReader(*arguments)
+
+    monkeypatch.setattr(embedding, "PictureReader", reader)
+    embedding.embed_folder(Verifier(bundle), photos, tmp_path / "rows.npz")
+    assert seen[0][-1] == bundle / "aligner.keras"
