@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,9 @@ SUFFIXES = (".npz", ".parquet")
 
 CACHE = Path("runs/cache")
 """Where crops of original pictures are kept."""
+
+Part = tuple[NDArray[np.float32], list[str]]
+"""Rows and reasons of some pictures."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,14 @@ def embed_folder(verifier: Verifier, folder: Path, output: Path) -> Embedded:
     """
     if output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"`output` {output}: must end in {' or '.join(SUFFIXES)}.")
-    if output.suffix.lower() == ".parquet":
-        _arrow()
-    check_writable(output.parent, "output")
+    parquet = output.suffix.lower() == ".parquet"
+    if parquet:
+        _arrow(output)
     made = crop_folder(folder) if folder.is_dir() else None
     names = find_pictures(folder) if made is None else people_pictures(folder, "embed")[0]
+    if parquet:
+        _refuse_foreign_names(folder, names)
+    check_writable(output.parent, "output")
     reader = PictureReader(
         verifier.record.recipe, find_images(folder, names, "embed"), CACHE, verifier.bundle / ALIGNER
     )
@@ -91,12 +98,25 @@ def embed_folder(verifier: Verifier, folder: Path, output: Path) -> Embedded:
     return Embedded(output, len(names), int((~np.isnan(rows[:, 0])).sum()), reused)
 
 
+def _refuse_foreign_names(folder: Path, names: Sequence[str]) -> None:
+    """Parquet's text is UTF-8; a file's name need not be."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{str(folder / name)!a}: its name is no UTF-8, which .parquet needs. Rename it, or choose .npz."
+            ) from None
+
+
 def _key(verifier: Verifier, folder: Path, names: Sequence[str]) -> str:
-    """What parts must agree on to belong together: the model, its flips, the pictures and their stamps."""
+    """What parts must agree on to belong together: model, recipe, flips, part size, pictures and their stamps."""
     with (verifier.bundle / NETWORK).open("rb") as file:
         network = hashlib.file_digest(file, "sha256").hexdigest()
     stamps = [(name, *stamp(folder / name)) for name in names]
-    return hashlib.sha256(json.dumps([network, verifier.record.flip, stamps]).encode()).hexdigest()
+    record = verifier.record
+    values = [network, record.preprocessing()["sha256"], record.flip, PART, stamps]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _claim(parts: Path, key: str) -> None:
@@ -120,18 +140,24 @@ def _embed_parts(
     with tqdm(total=len(names), unit="images", desc="embedding") as bar:
         for start in range(0, len(names), PART):
             chunk, file = list(names[start : start + PART]), parts / f"{start:09d}.npz"
-            if file.is_file():
-                reused += len(chunk)
-            else:
-                _embed_part(verifier, reader, chunk, file)
-            with np.load(file) as kept:
-                rows[start : start + len(chunk)] = kept["rows"]
-                reasons[start : start + len(chunk)] = [str(reason) for reason in kept["reasons"]]
+            kept = _read_part(file)
+            reused += 0 if kept is None else len(chunk)
+            found = kept or _embed_part(verifier, reader, chunk, file)
+            rows[start : start + len(chunk)], reasons[start : start + len(chunk)] = found
             bar.update(len(chunk))
     return rows, reasons, reused
 
 
-def _embed_part(verifier: Verifier, reader: PictureReader, names: Sequence[str], file: Path) -> None:
+def _read_part(file: Path) -> Part | None:
+    """What an earlier call kept; None where there is nothing, or it was cut by a full disk or a crash."""
+    try:
+        with np.load(file) as kept:
+            return kept["rows"], [str(reason) for reason in kept["reasons"]]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _embed_part(verifier: Verifier, reader: PictureReader, names: Sequence[str], file: Path) -> Part:
     rows = np.full((len(names), verifier.record.embedding_size), np.nan, np.float32)
     crops = {place: crop for place, name in enumerate(names) if (crop := reader.read(name)) is not None}
     if crops:
@@ -139,6 +165,7 @@ def _embed_part(verifier: Verifier, reader: PictureReader, names: Sequence[str],
     reasons = ["" if place in crops else reader.failures[name] for place, name in enumerate(names)]
     with written_aside(file) as aside:
         np.savez(aside, rows=rows, reasons=np.array(reasons, np.str_))
+    return rows, reasons
 
 
 def _write(path: Path, names: Sequence[str], rows: NDArray[np.float32], reasons: Sequence[str]) -> None:
@@ -147,15 +174,17 @@ def _write(path: Path, names: Sequence[str], rows: NDArray[np.float32], reasons:
             path, paths=np.array(names, np.str_), embeddings=rows, reasons=np.array(reasons, np.str_)
         )
         return
-    pa, parquet = _arrow()
+    pa, parquet = _arrow(path)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
     parquet.write_table(pa.table({"path": list(names), "embedding": vectors, "reason": list(reasons)}), path)
 
 
-def _arrow():  # type: ignore[no-untyped-def]  # an optional package
+def _arrow(output: Path):  # type: ignore[no-untyped-def]  # an optional package
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ValueError("`output` .parquet needs pyarrow (pip install pyarrow). Or choose .npz.") from None
+        raise ValueError(
+            f"`output` {output} needs pyarrow. Run: pip install 'pyarrow>=18,<27' - or choose .npz."
+        ) from None
     return pyarrow, pyarrow.parquet

@@ -485,6 +485,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return ERROR
     except KeyboardInterrupt:
+        if command.embed is not None:
+            print("\nInterrupted. What was done is kept: the same command goes on from there.", file=sys.stderr)
         return runtime.INTERRUPTED
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +132,61 @@ def test_a_folder_is_embedded_and_goes_on_where_it_stopped(bundle, photos, tmp_p
     assert "must end in .npz or .parquet" in capsys.readouterr().err
     assert inference.main(["--embed", str(photos)]) == 2 and inference.main([]) == 2
     assert "Name two pictures to compare, or a folder with `embed`" in capsys.readouterr().err
+
+
+def test_parquet_holds_what_npz_holds(bundle, photos, tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install pyarrow")
+    monkeypatch.chdir(tmp_path)
+    (own := tmp_path / "a folder, ü").mkdir()
+    for number, path in enumerate(sorted(photos.glob("*/*.jpg"))[:3]):
+        shutil.copy(path, own / f"é 人 {number}.jpg")
+    (own / "text.jpg").write_text("no picture")
+    (own / "notes.txt").write_text("passed over")
+    for suffix in ("npz", "parquet"):
+        assert inference.main(["--embed", str(own), "--output", f"rows.{suffix}", "--model", str(bundle)]) == 0
+    table = parquet.read_table("rows.parquet").to_pydict()
+    with np.load("rows.npz") as found:
+        assert table["path"] == found["paths"].tolist() == ["text.jpg", *(f"é 人 {n}.jpg" for n in range(3))]
+        np.testing.assert_array_equal(np.array(table["embedding"], np.float32), found["embeddings"])
+        assert table["reason"] == found["reasons"].tolist()
+    assert dict(zip(table["path"], table["reason"], strict=True))["text.jpg"] == "unreadable"
+
+
+def test_parquet_says_what_it_needs_before_the_work(bundle, photos, tmp_path, monkeypatch, capsys):
+    import embedding
+
+    monkeypatch.chdir(tmp_path)
+    command = ["--embed", str(photos), "--output", "rows.parquet", "--model", str(bundle)]
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pyarrow", None)
+        assert inference.main(command) == 2
+    assert "`output` rows.parquet needs pyarrow. Run: pip install 'pyarrow" in capsys.readouterr().err
+    monkeypatch.setattr(embedding, "_arrow", lambda path: None)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    try:
+        (foreign / os.fsdecode(b"\xff.jpg")).write_bytes(next(photos.glob("*/*.jpg")).read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert inference.main(["--embed", str(foreign), *command[2:]]) == 2
+    assert "its name is no UTF-8, which .parquet needs. Rename it, or choose .npz" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign"]
+
+
+def test_a_part_cut_by_a_crash_is_made_again(bundle, photos, tmp_path, monkeypatch, capsys):
+    import embedding
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(embedding, "PART", 10)
+    command = ["--embed", str(photos), "--output", "rows.npz", "--model", str(bundle)]
+    with monkeypatch.context() as stopped:
+        stopped.setattr(embedding, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert inference.main(command) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+    part = Path("rows.npz.parts/000000010.npz")
+    part.write_bytes(part.read_bytes()[:500])
+    assert inference.main(command) == 0
+    assert "32 pictures, 32 with a face, 22 of them by an earlier call" in capsys.readouterr().out
 
 
 def test_kept_embeddings_know_whether_flips_were_averaged(bundle, tmp_path):
