@@ -448,6 +448,10 @@ class CropConfig(Settings):
     """aligner "mtcnn": side in pixels of the smallest face to look for, in the picture as `max_side` leaves it.
     Larger is faster: the search takes most of its time for the smallest faces."""
 
+    exact: bool = False
+    """aligner "mtcnn": take its landmarks as computed, not rounded to whole pixels as the mtcnn package gives them.
+    The pretrained network wants its faces cut so."""
+
     min_confidence: float = Field(0.9, ge=0, le=1)
     """Faces that the detector scores lower are skipped (`low_confidence`)."""
 
@@ -479,3 +483,5 @@ class CropConfig(Settings):
                 "`aligner` fast or dlib and `aligner_path` belong together: set both or neither. "
                 "`python -m apps.train_aligner --output aligner.keras --teacher CROPS` makes the weights."
             )
+        if self.exact and self.aligner != "mtcnn":
+            raise ValueError("`exact` goes with `aligner` mtcnn: our own network never rounds. Leave it out.")

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from config import CropConfig
 from facekit import manifest, runtime
@@ -31,7 +32,15 @@ from facekit.cropping import (
     prepare_worker,
     stamp,
 )
-from facekit.detectors import ALIGNER, detector_name
+from facekit.detectors import (
+    ALIGNER,
+    check_detector,
+    detector_name,
+    finder_of,
+    is_exact,
+    min_face,
+    needs_aligner,
+)
 from facekit.files import check_writable, written_aside
 from facekit.lock import locked
 from facekit.manifest import CropFolder, Row
@@ -97,8 +106,25 @@ def recipe_of(config: CropConfig) -> CropRecipe:
         max_side=config.max_side,
         quality=config.quality,
         template=config.template,
-        detector=detector_name(config.aligner_path, config.min_face, config.aligner),
+        detector=detector_name(config.aligner_path, config.min_face, config.aligner, config.exact),
     )
+
+
+def settings_of(recipe: CropRecipe, aligner: Path | None = None) -> dict[str, Any]:
+    """The settings that crop by a recipe: what `recipe_of` makes the recipe of.
+
+    Args:
+        recipe: of a model or of crops.
+        aligner: weights of the fast detector, which the recipe names by their digest.
+
+    Raises:
+        ValueError: the recipe's detector is unknown here, or its weights are missing or other ones.
+    """
+    check_detector(recipe, aligner)
+    values = {name: value for name, value in recipe.to_dict().items() if name != "detector"}
+    if needs_aligner(recipe):
+        return values | {"aligner": finder_of(recipe), "aligner_path": aligner}
+    return values | {"min_face": min_face(recipe), "exact": is_exact(recipe)}
 
 
 def _remaining(jobs: Sequence[Job], rows: Mapping[str, Row], config: CropConfig) -> list[Job]:

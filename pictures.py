@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from config import CropConfig
 from facekit import manifest
 from facekit.alignment import CropRecipe, crop_face
-from facekit.detectors import check_detector, finder_of, min_face, needs_aligner
 from facekit.files import check_writable
 from facekit.images import SUFFIXES, Image, UnreadableImageError, as_stored, decode, read_image
 from facekit.manifest import CropFolder, Row
@@ -190,17 +189,12 @@ def _same_search(one: CropRecipe, other: CropRecipe) -> bool:
 
 
 def _crop_originals(images: Originals, recipe: CropRecipe, cache: Path, aligner: Path | None) -> Crops:
-    from crop_faces import crop_faces
+    from crop_faces import crop_faces, settings_of
 
     folder = str(images.folder.resolve())
     key = hashlib.sha256(json.dumps([folder, recipe.to_dict()]).encode()).hexdigest()[:16]
-    options = {name: value for name, value in recipe.to_dict().items() if name != "detector"}
-    check_detector(recipe, aligner)
-    if needs_aligner(recipe):
-        options |= {"aligner": finder_of(recipe), "aligner_path": aligner}
-    config = CropConfig(
-        input_dir=images.folder, output_dir=cache / key, min_side=1, min_face=min_face(recipe), **options
-    )
+    settings = settings_of(recipe, aligner)
+    config = CropConfig(input_dir=images.folder, output_dir=cache / key, min_side=1, **settings)
     check_writable(config.output_dir, "cache")
     crop_faces(config, list(images.files.values()))
     rows, made = manifest.read(config.output_dir), manifest.crop_folder(config.output_dir)

@@ -13,6 +13,7 @@ from pathlib import Path
 from config import Config, CropConfig
 from facekit.alignment import CropRecipe
 from facekit.bundle import read_record
+from facekit.detectors import ALIGNER
 from facekit.manifest import crop_folder
 from facekit.packed import is_packed
 from facekit.recutting import cut_alike, recut
@@ -44,12 +45,13 @@ def cut_for_weights(config: Config) -> Config:
     recipe = recipe_of_weights(config.weights)
     if recipe is None or config.keep_crops:
         return config
-    train = _cut(config.train_dir, recipe, config.recut_dir)
-    validation = config.validation_dir and _cut(config.validation_dir, recipe, config.recut_dir)
+    aligner = Path(config.weights or "") / ALIGNER
+    train = _cut(config.train_dir, recipe, config.recut_dir, aligner)
+    validation = config.validation_dir and _cut(config.validation_dir, recipe, config.recut_dir, aligner)
     return config.model_copy(update={"train_dir": train, "validation_dir": validation})
 
 
-def _cut(folder: Path, recipe: CropRecipe, kept: Path) -> Path:
+def _cut(folder: Path, recipe: CropRecipe, kept: Path, aligner: Path) -> Path:
     """A folder whose faces are cut by the recipe: the folder itself, or crops made from it."""
     made = crop_folder(folder) if folder.is_dir() else None
     if made is not None and cut_alike(made.recipe, recipe):
@@ -65,13 +67,13 @@ def _cut(folder: Path, recipe: CropRecipe, kept: Path) -> Path:
         count = recut(folder, target, recipe)
         print(f"{folder}: cut otherwise than `weights` wants; {count:,} crops made from the originals in {target}.")
         return target
-    return _crop(folder, recipe, target)
+    return _crop(folder, recipe, target, aligner)
 
 
-def _crop(folder: Path, recipe: CropRecipe, target: Path) -> Path:
-    from crop_faces import crop_faces
+def _crop(folder: Path, recipe: CropRecipe, target: Path, aligner: Path) -> Path:
+    from crop_faces import crop_faces, settings_of
 
     print(f"{folder}: original pictures; their faces are cut for `weights` into {target}.", flush=True)
-    options = {name: value for name, value in recipe.to_dict().items() if name != "detector"}
-    print(crop_faces(CropConfig(input_dir=folder, output_dir=target, **options)).text())
+    settings = settings_of(recipe, aligner)
+    print(crop_faces(CropConfig(input_dir=folder, output_dir=target, **settings)).text())
     return target

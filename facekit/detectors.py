@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from facekit.alignment import CropRecipe
@@ -17,24 +18,30 @@ MIN_FACE = 20
 """Side in pixels of the smallest face that MTCNN looks for, where a recipe says nothing else."""
 
 
-def detector_name(aligner: Path | None = None, min_face: int = MIN_FACE, finder: str = FAST) -> str:
+_MTCNN_NAME = re.compile(rf"{MTCNN}(?P<exact>:exact)?(:(?P<min_face>[0-9]+))?")
+
+
+def detector_name(
+    aligner: Path | None = None, min_face: int = MIN_FACE, finder: str = FAST, exact: bool = False
+) -> str:
     """What a recipe's `detector` says, everything that decides which faces are found.
 
     Args:
         aligner: weights of the alignment network; None: MTCNN.
         min_face: MTCNN's smallest face, in pixels.
         finder: with weights, who says where the face is: "fast", the middle of the picture; "dlib", dlib.
+        exact: MTCNN's boxes and landmarks as computed, not rounded to whole pixels.
 
     Returns:
-        "mtcnn", "mtcnn:40" where it looks for no face below 40 pixels, or "fast:" or "dlib:" and the first 16
-        digits of the weights' SHA-256 digest.
+        "mtcnn", "mtcnn:exact", "mtcnn:40" where it looks for no face below 40 pixels, "mtcnn:exact:40", or "fast:"
+        or "dlib:" and the first 16 digits of the weights' SHA-256 digest.
 
     Raises:
         ValueError: there is no such file of weights.
     """
     if aligner is not None:
         return f"{finder}:{weights_digest(aligner)}"
-    return MTCNN if min_face == MIN_FACE else f"{MTCNN}:{min_face}"
+    return MTCNN + ":exact" * exact + (f":{min_face}" if min_face != MIN_FACE else "")
 
 
 def weights_digest(path: Path) -> str:
@@ -64,8 +71,14 @@ def finder_of(recipe: CropRecipe) -> str:
 
 def min_face(recipe: CropRecipe) -> int:
     """MTCNN's smallest face in a recipe, in pixels."""
-    name, _, value = recipe.detector.partition(":")
-    return int(value) if name == MTCNN and value.isdecimal() else MIN_FACE
+    name = _MTCNN_NAME.fullmatch(recipe.detector)
+    return int(name["min_face"] or MIN_FACE) if name else MIN_FACE
+
+
+def is_exact(recipe: CropRecipe) -> bool:
+    """Whether a recipe takes MTCNN's boxes and landmarks as computed, not rounded to whole pixels."""
+    name = _MTCNN_NAME.fullmatch(recipe.detector)
+    return bool(name and name["exact"])
 
 
 def check_detector(recipe: CropRecipe, aligner: Path | None) -> None:
@@ -78,9 +91,9 @@ def check_detector(recipe: CropRecipe, aligner: Path | None) -> None:
     Raises:
         ValueError: the recipe's detector is unknown here, or its weights are missing or other ones.
     """
-    name, _, value = recipe.detector.partition(":")
-    if name == MTCNN and (not value or value.isdecimal()):
+    if _MTCNN_NAME.fullmatch(recipe.detector):
         return
+    name, _, value = recipe.detector.partition(":")
     if name not in (FAST, DLIB):
         raise ValueError(f"The crop recipe names the detector {recipe.detector!r}; it is from another version.")
     if aligner is None or not aligner.is_file():
@@ -99,7 +112,7 @@ def make_detector(recipe: CropRecipe, aligner: Path | None = None) -> Detector:
     """The detector that a recipe names; arguments and errors as in `check_detector`."""
     check_detector(recipe, aligner)
     if aligner is None or not needs_aligner(recipe):
-        return MtcnnDetector(min_face=min_face(recipe))
+        return MtcnnDetector(min_face=min_face(recipe), rounded=not is_exact(recipe))
     from facekit.aligner import FastAligner, FastDetector
 
     network = FastAligner(aligner)

@@ -430,6 +430,35 @@ def test_the_smallest_face_goes_into_the_recipe(photos, tmp_path):
     assert made is not None and made.recipe.detector == "mtcnn:40"
 
 
+def test_exact_landmarks_are_not_whole_pixels_and_are_another_recipe(photos, tmp_path, capsys):
+    arguments = ["--input_dir", photos, "--output_dir", tmp_path / "out", "--processes", 1]
+    assert run(*arguments, "--exact") == 0
+    made = manifest.crop_folder(tmp_path / "out")
+    assert made is not None and made.recipe.detector == "mtcnn:exact"
+    points = np.concatenate([row.face.landmarks for row in manifest.read(tmp_path / "out").values() if row.face])
+    usual = tmp_path / "usual"
+    assert run("--input_dir", photos, "--output_dir", usual, "--processes", 1) == 0
+    whole = np.concatenate([row.face.landmarks for row in manifest.read(usual).values() if row.face])
+    np.testing.assert_array_equal(whole, whole.round())
+    np.testing.assert_allclose(points, whole, atol=0.51)
+    assert (points != whole).mean() > 0.9, "the manifest keeps hundredths"
+    assert run(*arguments) == 2
+    assert "another recipe (detector mtcnn:exact there, mtcnn here)" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(*arguments, "--exact", "--aligner", "fast", "--aligner_path", "aligner.keras")
+    assert "`exact` goes with `aligner` mtcnn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("detector", ["mtcnn", "mtcnn:exact", "mtcnn:40", "mtcnn:exact:40"])
+def test_settings_of_a_recipe_make_that_recipe(detector, tmp_path):
+    recipe = CropRecipe(size=150, template="dlib", quality=100, choose="largest", detector=detector)
+    settings = crop_faces.settings_of(recipe)
+    config = CropConfig(input_dir=tmp_path, output_dir=tmp_path / "out", **settings)
+    assert crop_faces.recipe_of(config) == recipe
+    with pytest.raises(ValueError, match="'mtcnn:fine'; it is from another version"):
+        crop_faces.settings_of(CropRecipe(detector="mtcnn:fine"))
+
+
 def test_a_box_only_crop(photos, tmp_path):
     arguments = ["--method", "box", "--margin", "0.1", "--size", "80", "--processes", "1"]
     assert run("--input_dir", photos, "--output_dir", tmp_path, *arguments) == 0

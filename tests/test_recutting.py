@@ -7,6 +7,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,10 +23,11 @@ from facekit.mirror import with_mirror
 from facekit.recutting import cut_alike, recut
 from inference import Verifier
 from kept_embeddings import network_digest
-from pictures import PictureReader
+from pictures import PictureReader, find_images
 from recutting import cut_for_weights
 
 WANTED = CropRecipe(size=150, template="dlib", quality=100)
+EXACT = replace(WANTED, detector="mtcnn:exact")
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,33 @@ def test_training_takes_crops_as_its_weights_want_them(usual, photos, tmp_path, 
     assert manifest.crop_folder(originals.train_dir).recipe == replace(WANTED)
     plain = Config(train_dir=usual)
     assert cut_for_weights(plain) == plain
+
+
+def test_a_recipe_of_exact_landmarks_is_followed_from_originals_and_accepts_older_crops(
+    usual, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("recutting.recipe_of_weights", lambda _weights: EXACT)
+    settings = {"backbone": "dlib_resnet29", "image_size": 150, "weights": "dlib", "recut_dir": tmp_path}
+    originals = cut_for_weights(Config(train_dir=photos, **settings))
+    assert manifest.crop_folder(originals.train_dir).recipe == EXACT
+    older = cut_for_weights(Config(train_dir=usual, **settings))
+    assert manifest.crop_folder(older.train_dir).recipe == WANTED, "found as they were, in whole pixels"
+    assert cut_for_weights(older) == older
+
+
+def test_evaluations_search_the_originals_of_older_crops_for_exact_landmarks(usual, photos, tmp_path):
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.glob("*/*.jpg"))[:4]
+    reader = PictureReader(EXACT, find_images(usual, names), tmp_path)
+    (cache,) = tmp_path.iterdir()
+    assert manifest.crop_folder(cache).recipe == EXACT
+    (found,) = Verifier.find(_exact_verifier(), [read_image(photos / names[0])])
+    expected = crop_face(read_image(photos / names[0]), found.face.box, found.face.landmarks, EXACT)
+    np.testing.assert_array_equal(reader.read(names[0]), as_stored(expected, 100))
+
+
+def _exact_verifier():
+    """What `Verifier.find` needs of a bundle with that recipe."""
+    return SimpleNamespace(record=SimpleNamespace(recipe=EXACT), bundle=Path("none"), _detector=None)
 
 
 def test_the_mirror_image_is_averaged(rng):
@@ -132,6 +161,21 @@ def test_a_folder_is_embedded_and_goes_on_where_it_stopped(bundle, photos, tmp_p
     assert "must end in .npz or .parquet" in capsys.readouterr().err
     assert inference.main(["--embed", str(photos)]) == 2 and inference.main([]) == 2
     assert "Name two pictures to compare, or a folder with `embed`" in capsys.readouterr().err
+
+
+def test_crops_of_another_recipe_are_embedded_as_they_are_when_told(bundle, usual, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recut(usual, tmp_path / "new", WANTED, processes=1)
+    command = ["--embed", "new", "--output", "rows.npz", "--model", str(bundle)]
+    assert inference.main([*command, "--as_crops"]) == 0
+    assert "taken as faces already cut: rows.npz" in capsys.readouterr().out
+    with np.load("rows.npz") as found:
+        paths, rows = found["paths"], found["embeddings"]
+    taken = Verifier(bundle).embed_crops([read_image(tmp_path / "new" / str(path)) for path in paths])
+    np.testing.assert_allclose(rows, taken, atol=1e-5)
+    assert inference.main(command) == 0
+    with np.load("rows.npz") as found:
+        assert np.abs(found["embeddings"] - rows).max() > 0.01, "cut anew from the originals"
 
 
 def test_parquet_holds_what_npz_holds(bundle, photos, tmp_path, monkeypatch):
