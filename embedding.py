@@ -51,26 +51,30 @@ class Embedded:
         pictures: how many there are.
         faces: how many of them have an embedding.
         reused: how many an earlier call had done.
+        as_crops: whether the pictures were taken as faces already cut.
     """
 
     output: Path
     pictures: int
     faces: int
     reused: int
+    as_crops: bool = False
 
     def text(self) -> str:
         """In words."""
         before = f", {self.reused:,} of them by an earlier call" if self.reused else ""
-        return f"{self.pictures:,} pictures, {self.faces:,} with a face{before}: {self.output}"
+        faces = "taken as faces already cut" if self.as_crops else "with a face"
+        return f"{self.pictures:,} pictures, {self.faces:,} {faces}{before}: {self.output}"
 
 
-def embed_folder(verifier: Verifier, folder: Path, output: Path) -> Embedded:
+def embed_folder(verifier: Verifier, folder: Path, output: Path, as_crops: bool = False) -> Embedded:
     """Embed every picture of a folder into one file.
 
     Args:
         verifier: the model.
         folder: pictures in it and below it; original pictures are cropped first, and the crops kept.
         output: .npz or .parquet; one that is there is replaced once the new one is whole.
+        as_crops: take the pictures as faces already cut, whoever cut them.
 
     Raises:
         ValueError: the folder, the file's suffix or the model's crops are wrong; in one sentence.
@@ -86,16 +90,15 @@ def embed_folder(verifier: Verifier, folder: Path, output: Path) -> Embedded:
     if parquet:
         _refuse_foreign_names(folder, names)
     check_writable(output.parent, "output")
-    reader = PictureReader(
-        verifier.record.recipe, find_images(folder, names, "embed"), CACHE, verifier.bundle / ALIGNER
-    )
+    recipe = None if as_crops else verifier.record.recipe
+    reader = PictureReader(recipe, find_images(folder, names, "embed"), CACHE, verifier.bundle / ALIGNER)
     parts = output.with_name(output.name + ".parts")
-    _claim(parts, _key(verifier, folder, names))
+    _claim(parts, _key(verifier, folder, names, as_crops))
     rows, reasons, reused = _embed_parts(verifier, reader, names, parts)
     with written_aside(output) as aside:
         _write(aside, names, rows, reasons)
     shutil.rmtree(parts)
-    return Embedded(output, len(names), int((~np.isnan(rows[:, 0])).sum()), reused)
+    return Embedded(output, len(names), int((~np.isnan(rows[:, 0])).sum()), reused, as_crops)
 
 
 def _refuse_foreign_names(folder: Path, names: Sequence[str]) -> None:
@@ -109,13 +112,13 @@ def _refuse_foreign_names(folder: Path, names: Sequence[str]) -> None:
             ) from None
 
 
-def _key(verifier: Verifier, folder: Path, names: Sequence[str]) -> str:
+def _key(verifier: Verifier, folder: Path, names: Sequence[str], as_crops: bool) -> str:
     """What parts must agree on to belong together: model, recipe, flips, part size, pictures and their stamps."""
     with (verifier.bundle / NETWORK).open("rb") as file:
         network = hashlib.file_digest(file, "sha256").hexdigest()
     stamps = [(name, *stamp(folder / name)) for name in names]
     record = verifier.record
-    values = [network, record.preprocessing()["sha256"], record.flip, PART, stamps]
+    values = [network, record.preprocessing()["sha256"], record.flip, as_crops, PART, stamps]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 

@@ -75,6 +75,10 @@ class EvaluateCommand(Settings):
     """Average embeddings with the mirror image's, or not. None: as each bundle does. A threshold that was found the
     other way is not used."""
 
+    as_crops: bool = False
+    """Take the pictures as faces already cut, whoever cut them: no face is looked for, and crops of another recipe
+    than the model's are not made again. The report says so."""
+
     baselines: bool = False
     """Judge the untrained network, raw pixels and (where installed) face_recognition beside the model; always so
     with several models."""
@@ -133,6 +137,7 @@ PARTS = {
     "threshold": ("scores",),
     "model": ("pairs", "triplets", "gallery", "images"),
     "flip": ("pairs", "triplets", "gallery", "images"),
+    "as_crops": ("pairs", "triplets", "gallery", "images"),
     "impostor_pairs": ("images",),
     "exclude_people": ("pairs", "images", "gallery"),
     "baselines": ("pairs", "images"),
@@ -216,7 +221,7 @@ def evaluate_pairs(command: EvaluateCommand, words: str) -> Judgement:
     groups = None if pairs.groups is None else {"group": (np.array(pairs.groups), np.array(pairs.groups))}
     if command.group is not None:
         groups = groups_of_pairs(read_groups(command.group), pairs.first, pairs.second, pairs.people())
-    systems = bundle_systems(_bundles(command), command.flip)
+    systems = bundle_systems(_bundles(command), command.flip, command.as_crops)
     assert systems[0].bundle is not None
     name = f"evaluation-{path.stem if path else 'all'}" + (f"-{folder.resolve().name}" if folder else "")
     output = _output(command, _beside(systems[0].bundle) / name, path)
@@ -265,7 +270,7 @@ def evaluate_triplets(command: EvaluateCommand, words: str) -> Judgement:
     assert command.triplets is not None and command.images is not None
     triplets = read_triplets(command.triplets)
     images = find_images(command.images, sorted({name for triplet in triplets for name in triplet}))
-    (system,) = bundle_systems(_bundles(command), command.flip)
+    (system,) = bundle_systems(_bundles(command), command.flip, command.as_crops)
     assert system.bundle is not None
     output = _output(command, _beside(system.bundle) / f"triplets-{command.triplets.stem}")
     runtime.start_quietly()
@@ -291,7 +296,7 @@ def evaluate_gallery(command: EvaluateCommand, words: str) -> Judgement:
     gone = f"{len(left_out)} people of {command.exclude_people} left out" if left_out else ""
     sides = {name: read_side(folder, name, left_out) for name, folder in given.items()}
     check_apart(sides["gallery"], sides["probes"], sides.get("distractors"))
-    (system,) = bundle_systems(_bundles(command), command.flip)
+    (system,) = bundle_systems(_bundles(command), command.flip, command.as_crops)
     assert system.bundle is not None and command.gallery is not None
     output = _output(command, _beside(system.bundle) / f"search-{command.gallery.resolve().name}")
     runtime.start_quietly()

@@ -432,14 +432,14 @@ def run_embedding(command: InferenceCommand) -> int:
     """
     from embedding import embed_folder
 
-    if command.image1 is not None or command.as_json or command.as_crops:
-        raise ValueError("`embed` takes a folder and `output`, and no pictures, `json` or `as_crops` beside them.")
+    if command.image1 is not None or command.as_json:
+        raise ValueError("`embed` takes a folder and `output`, and no pictures or `json` beside them.")
     if command.output is None:
         raise ValueError("`embed` needs `output`: a file ending in .npz or .parquet.")
     assert command.embed is not None
     prepare_worker()
     verifier = Verifier(named_bundle(command.model), command.flip, engine="onnx")
-    print(embed_folder(verifier, command.embed, command.output).text())
+    print(embed_folder(verifier, command.embed, command.output, command.as_crops).text())
     return SAME
 
 

@@ -224,10 +224,16 @@ def model_facts(model: System, overlap: Overlap, failures: Mapping[str, str]) ->
 def model_doubts(model: System) -> list[str]:
     """What to doubt about a model before it is judged."""
     if model.record and model.record.synthetic:
-        return ["The model was trained on drawn faces: it is good for trying the commands only."]
-    return []
+        doubts.append("The model was trained on drawn faces: it is good for trying the commands only.")
+    if model.as_crops:
+        doubts.append(
+            "The pictures were taken as faces already cut, whoever cut them (`as_crops`): where that was not done "
+            "as the model expects, the figures are worse than it is."
+        )
+    return doubts
 
 
+        "as_crops": model.as_crops,
 def hardest_strips(scored: ScoredPairs, reader: PictureReader) -> dict[str, NDArray[np.uint8]]:
     """The pairs that a model gets most wrong, as pictures: the farthest genuine and the nearest impostor ones."""
     from facekit.plots import pairs_strip
@@ -238,6 +244,7 @@ def hardest_strips(scored: ScoredPairs, reader: PictureReader) -> dict[str, NDAr
         places = np.flatnonzero((scored.same == which) & ~scored.failed)
         chosen = places[np.argsort(sign * scored.distances[places], kind="stable")[:HARDEST]]
         pairs = [(reader.read(scored.first[place]), reader.read(scored.second[place])) for place in chosen]
+    doubts = []
         drawn = [
             (place, one, other)
             for place, (one, other) in zip(chosen, pairs, strict=True)

@@ -186,7 +186,7 @@ def training_pictures(system: System, cache: Path) -> Training:
             f"{listed}: none of its people is in {folder}, so `check_overlap` has nothing to compare with."
         )
     images = find_images(folder, chosen, "train_dir")
-    return Training(PictureReader(system.recipe, images, cache, system.aligner), chosen)
+    return Training(PictureReader(system.record.recipe, images, cache, system.aligner), chosen)
 
 
 def nearest_of_each(

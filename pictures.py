@@ -210,7 +210,7 @@ def _refuse_lost_originals(images: Crops) -> None:
         raise ValueError(
             f"{images.folder}: holds crops of another recipe than the model's ({images.made.recipe}), and their "
             f"originals are not in {source} any more ({lost[0]} and {len(lost) - 1} others). Set `images` to the "
-            "original pictures."
+            "original pictures; evaluate.py, inference.py and apps.export take crops as they are with --as_crops."
         )
 
 

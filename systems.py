@@ -40,6 +40,8 @@ class System:
         record: what that folder says of itself; None for a baseline.
         aligner: weights of the alignment network, where the recipe needs one.
     """
+        as_crops: whether pictures are taken as faces already cut, whatever its record's recipe says; `recipe` is
+            None then.
 
     name: str
     embed: Embed
@@ -49,19 +51,21 @@ class System:
     record: BundleRecord | None = None
     aligner: Path | None = None
 
+    as_crops: bool = False
     @property
     def threshold(self) -> float | None:
         """The bundle's own; None where it has none."""
         return self.record.threshold.value if self.record and self.record.threshold else None
 
 
-def bundle_systems(bundles: Sequence[Path], flip: bool | None = None) -> list[System]:
+def bundle_systems(bundles: Sequence[Path], flip: bool | None = None, as_crops: bool = False) -> list[System]:
     """A system a bundle, named after its run, or after its whole path where two runs have one name.
 
     Args:
         bundles: their folders.
         flip: whether embeddings are averaged with the mirror image's; None: as each bundle says.
 
+        as_crops: whether pictures are taken as faces already cut, whoever cut them.
     Raises:
         ValueError: a folder is no bundle, a damaged one, or given twice.
     """
@@ -74,11 +78,12 @@ def bundle_systems(bundles: Sequence[Path], flip: bool | None = None) -> list[Sy
             (name if names.count(name) == 1 else str(verifier.bundle))
             + (", flips averaged" * verifier.record.flip),
             verifier.embed_crops,
-            verifier.record.recipe,
+            None if as_crops else verifier.record.recipe,
             bundle=verifier.bundle,
             record=verifier.record,
             aligner=verifier.bundle / ALIGNER,
         )
+            as_crops=as_crops,
         for name, verifier in zip(names, verifiers, strict=True)
     ]
 
@@ -103,7 +108,7 @@ def baselines(of: System) -> tuple[list[System], list[str]]:
 
 def seeing_as(model: System, baseline: System) -> System:
     """A baseline whose pictures are cut as the model's are."""
-    return replace(baseline, aligner=model.aligner)
+    return replace(baseline, recipe=model.recipe, aligner=model.aligner)
 
 
 def untrained(bundle: Path, record: BundleRecord) -> System:

@@ -60,6 +60,10 @@ class ExportCommand(Settings):
     images: Path | None = None
     """Folder of people: pictures or crops, to compare and calibrate on. None: faces are drawn."""
 
+    as_crops: bool = False
+    """Take `images` as faces already cut, whoever cut them: no face is looked for, and crops of another recipe than
+    the model's are not made again. The output and export.json say so."""
+
     pairs: Path | None = None
     """Pairs of these pictures, to count what changes in accuracy."""
 
@@ -168,6 +172,8 @@ def read_material(command: ExportCommand, record: BundleRecord, bundle: Path) ->
     calibration = command.calibration if command.quantize == "int8" else 0
     if command.images is None:
         return drawn(record, min(command.pictures, 100), calibration)
+    if command.as_crops:
+        record = replace(record, recipe=None)
     people = people_pictures(command.images, "images")[0]
     if command.pairs is not None:
         task = read_task(command.pairs, command.images, 0, None)
@@ -183,7 +189,8 @@ def read_material(command: ExportCommand, record: BundleRecord, bundle: Path) ->
         taken = set(names)
         chosen = evenly([name for name in people if name not in taken] or people, calibration)
         samples = read_crops(record, find_images(command.images, chosen), command.cache, bundle, chosen)[1]
-    words = f"{len(kept)} pictures of {command.images}"
+    taken_as = ", taken as faces already cut, whoever cut them" if command.as_crops else ""
+    words = f"{len(kept)} pictures of {command.images}{taken_as}"
     lost = set(names) - set(kept)
     return Material(crops, kept, words, samples, None if pairs is None else pairs.without(lost))
 
@@ -367,6 +374,8 @@ def run(command: ExportCommand) -> None:
     export.refuse_quantized_saved_model(command.to, command.quantize)
     if command.pairs is not None and command.images is None:
         raise ValueError(f"`pairs` {command.pairs} needs `images`, where its paths start.")
+    if command.as_crops and command.images is None:
+        raise ValueError("`as_crops` needs `images`: without them faces are drawn.")
     runtime.start_quietly()
     runtime.limit_threads(command.threads)
     bundle = named_bundle(command.bundle)

@@ -97,6 +97,9 @@ def short_name(report: Report) -> str:
     return (path.parent.name or path.name) if path.name == "bundle" else path.name or str(path)
 
 
+AS_CROPS = "none: taken as faces already cut, whoever cut them (as_crops)"
+
+
 def interval_words(report: Report) -> str:
     """What the intervals take for independent."""
     by = str((report.get("intervals") or {}).get("by", "pair"))
@@ -121,7 +124,7 @@ def facts_of(report: Report) -> list[tuple[str, str]]:
         "Pairs file": report.get("pairs_file"),
         "Scores file": report.get("scores_file"),
         "Pictures": report.get("images"),
-        "Preprocessing of the pictures": report.get("recipe"),
+        "Preprocessing of the pictures": AS_CROPS if report.get("as_crops") else report.get("recipe"),
         "Threshold": report.get("threshold_words"),
         "Overlap with the training people": overlap.get("words"),
         "Report folder": report.get("output"),

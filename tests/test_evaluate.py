@@ -174,7 +174,34 @@ def test_crops_of_another_recipe_without_originals_are_refused(photos, pairs, bu
     other = with_recipe(bundle, tmp_path / "other", margin=0.2)
     arguments = ["--model", other, "--pairs", pairs, "--images", tmp_path / "out"]
     assert evaluate.main([str(argument) for argument in arguments]) == 2
-    assert "crops of another recipe than the model's" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "crops of another recipe than the model's" in said and "take crops as they are with --as_crops" in said
+    assert evaluate.main([str(argument) for argument in [*arguments, "--as_crops"]]) == 0, "told so"
+    assert "WARNING: The pictures were taken as faces already cut, whoever cut them" in capsys.readouterr().out
+
+
+def test_crops_are_taken_as_they_are_when_told_and_the_report_says_so(judge, cropped, bundle, tmp_path):
+    other = with_recipe(bundle, tmp_path / "other", margin=0.2)
+    told, own = judge(cropped, "--as_crops", model=other), judge(cropped)
+    assert told["auc"] == own["auc"] and told["kfold"] == own["kfold"], "the same crops, the same network"
+    assert told["as_crops"] and told["recipe"] is None and not own["as_crops"] and own["recipe"]
+    assert any("taken as faces already cut" in warning for warning in told["warnings"])
+    assert not any("taken as faces already cut" in warning for warning in own["warnings"])
+    judge(cropped, "--as_crops", "--baselines", model=other)
+    for name in ("report.html", "report.md"):
+        assert "none: taken as faces already cut" in (tmp_path / "report" / name).read_text()
+
+
+def test_whole_pictures_are_taken_as_faces_when_told(judge, photos, bundle, tmp_path):
+    write_bundle(tmp_path / "whole", read_network(bundle), dataclasses.replace(read_record(bundle), recipe=None))
+    told, whole = judge(photos, "--as_crops"), judge(photos, model=tmp_path / "whole")
+    assert told["auc"] == whole["auc"] != judge(photos)["auc"]
+
+
+def test_scores_are_no_crops(tmp_path, capsys):
+    (tmp_path / "s.csv").write_text("score,label\n0.1,1\n0.2,0\n")
+    assert evaluate.main(["--scores", str(tmp_path / "s.csv"), "--as_crops"]) == 2
+    assert "`as_crops` goes with `pairs` or `triplets` or `gallery` or `images`" in capsys.readouterr().err
 
 
 def test_lost_pictures_count_as_rejected(judge, photos, pairs, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 
 from apps import export as command
 from facekit import export
+from facekit.alignment import CropRecipe
 from facekit.bundle import read_network, read_record, write_record
 from facekit.images import read_image, resize_square
 from facekit.mirror import with_mirror
@@ -102,6 +103,18 @@ def test_accuracy_and_tpr_are_those_of_an_independent_count(licensed, crops, tmp
     found = json.loads((tmp_path / "out" / "export.json").read_text())["parity"]["keras"]
     assert found["accuracy"] == pytest.approx(right / 60)
     assert found["tpr_at_fpr"]["0.01"] == pytest.approx(np.mean(np.array(genuine) < min(impostor)))
+
+
+def test_crops_are_taken_as_they_are_when_told_and_it_says_so(licensed, crops, tmp_path, capsys):
+    write_record(licensed, replace(read_record(licensed), recipe=CropRecipe(size=150)))
+    words = [str(licensed), "--to", "onnx", "--images", str(crops), "--pictures", "5", "--as_crops"]
+    assert command.main([*words, "--output", str(tmp_path / "out")]) == 0
+    assert f"5 pictures of {crops}, taken as faces already cut, whoever cut them" in capsys.readouterr().out
+    values = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert "taken as faces already cut, whoever cut them" in values["parity"]["source"]
+    assert values["preprocessing"]["recipe"]["size"] == 150, "how the model wants faces stays as it was"
+    assert command.main([*words[:3], "--as_crops"]) == 2
+    assert "`as_crops` needs `images`: without them faces are drawn" in capsys.readouterr().err
 
 
 def test_without_pictures_faces_are_drawn_and_the_folder_lies_beside_the_bundle(bundle, tmp_path, capsys):
