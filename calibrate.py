@@ -20,7 +20,8 @@ import tyro
 from pydantic import Field
 
 from facekit import runtime
-from facekit.bundle import BundleRecord, Threshold, write_record
+from facekit.bundle import BundleRecord, Threshold, read_record, write_record
+from facekit.mirror import mirror_words
 from facekit.scored import ScoredPairs, refuse_one_class
 from facekit.settings import Settings, parse
 from inference import named_bundle
@@ -38,6 +39,10 @@ class CalibrateCommand(Settings):
 
     flip: bool | None = None
     """Average embeddings with the mirror image's from now on, or not. None: as the bundle does."""
+
+    as_crops: bool = False
+    """Take the pictures as faces already cut, whoever cut them: no face is looked for, and crops of another recipe
+    than the model's are not made again. The threshold's evidence says so."""
 
     images: Path | None = None
     """Folder that the pairs' paths start from; without `pairs`, one folder a person."""
@@ -98,6 +103,8 @@ class Calibrated:
             "genuine": threshold.genuine,
             "impostor": threshold.impostor,
             "before": self.before.value if self.before else None,
+            "before_flip": self.before.flip if self.before else None,
+            "flip": threshold.flip,
             "intervals": {
                 "by": threshold.by,
                 "threshold": list(threshold.value_interval or (None, None)),
@@ -116,8 +123,7 @@ class Calibrated:
     def text(self) -> str:
         """The same in words."""
         assert self.record.threshold is not None
-        before = f"It was {self.before.text()}." if self.before else "It had none."
-        lines = [f"Threshold of {self.bundle}: {self.record.threshold.text()}.", before]
+        lines = [f"Threshold of {self.bundle}: {self.record.threshold.text()}.", self._before_words()]
         if self.record.threshold.value_interval:
             low, high = self.record.threshold.value_interval
             lines.append(f"95 % interval of the threshold: {low:.4f} to {high:.4f}.")
@@ -132,6 +138,14 @@ class Calibrated:
                 f"calibration error {self.quality['ece']:.4f}."
             )
         return "\n".join([*lines, *(f"WARNING: {warning}" for warning in self.warnings)])
+
+    def _before_words(self) -> str:
+        if self.before is None:
+            return "It had none."
+        was = f"It was {self.before.text()}"
+        if self.before.flip == self.record.flip:
+            return f"{was}."
+        return f"{was}; found with {mirror_words(self.before.flip)}."
 
 
 def calibrate(command: CalibrateCommand) -> Calibrated:
@@ -153,8 +167,10 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
     if command.images is None and command.pairs is None:
         raise ValueError("Name what to calibrate on: `images`, a folder of people, or `pairs` with their `images`.")
     task = read_task(command.pairs, command.images, command.impostor_pairs, command.exclude_people)
-    (system,) = bundle_systems([named_bundle(command.model)], command.flip)
+    (system,) = bundle_systems([named_bundle(command.model)], command.flip, command.as_crops)
     assert system.bundle is not None and system.record is not None
+    # As it was: the system's record lacks what was found with the other setting of `flip`.
+    earlier = read_record(system.bundle)
     runtime.start_quietly()
     reader = PictureReader(system.recipe, task.images, command.cache, system.aligner)
     scored = score(system, embed(system, reader, task.pairs.pictures()), task.pairs)
@@ -165,9 +181,8 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
     found = calibrate_by_cost(scored) if command.fmr is None else calibrate_at_fmr(scored, command.fmr)
     expected = predicted(scored, found)
     overlap = by_names(system.bundle, known_people(task.pairs))
-    met = f" ({overlap.names} of whose people trained the model or were validated on)" if overlap.names else ""
-    data = "; ".join(filter(None, [str(command.pairs or command.images), task.left_out]))
-    record = replace(system.record, threshold=as_threshold(found, f"{data}{met}", system.record.flip))
+    data = data_words(command, task.left_out, overlap.names)
+    record = replace(system.record, threshold=as_threshold(found, data, system.record.flip))
     quality = None
     if command.probability != "none":
         record = replace(record, probability=fit_probability(scored, command.probability))
@@ -177,8 +192,22 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
         warnings.append(f"{lost:,} pairs with a picture without a face were left out: they get no verdict.")
     if not found.claimable:
         warnings.append(f"{found.impostor:,} impostor pairs cannot show a rate below {found.floor:.2g}.")
+    if earlier.probability and not record.probability:
+        warnings.append(
+            f"The earlier fit of probabilities is gone: it was found with {mirror_words(earlier.flip)}. Fit it "
+            "again with `probability`."
+        )
     write_record(system.bundle, record)
-    return Calibrated(system.bundle, record, system.record.threshold, warnings, quality, expected)
+    return Calibrated(system.bundle, record, earlier.threshold, warnings, quality, expected)
+
+
+def data_words(command: CalibrateCommand, left_out: str, met: int | None) -> str:
+    """What the threshold's pairs were, and what is peculiar about them in brackets."""
+    data = "; ".join(filter(None, [str(command.pairs or command.images), left_out]))
+    peculiar = "taken as faces already cut, whoever cut them" if command.as_crops else ""
+    known = f"{met} of whose people trained the model or were validated on" if met else ""
+    notes = "; ".join(filter(None, [peculiar, known]))
+    return f"{data} ({notes})" if notes else data
 
 
 def predicted(scored: ScoredPairs, found: Calibration) -> tuple[float, float]:

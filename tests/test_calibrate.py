@@ -13,7 +13,8 @@ import pytest
 
 import evaluate
 import inference
-from facekit.bundle import read_network, read_record, write_bundle
+from facekit.alignment import CropRecipe
+from facekit.bundle import read_network, read_record, write_bundle, write_record
 
 
 @pytest.fixture
@@ -94,6 +95,31 @@ def test_later_reports_judge_the_probabilities(calibrate, model, crops, tmp_path
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["probability"]["method"] == "isotonic" and 0 < report["probability"]["brier"] < 0.25
     assert "Probabilities" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_the_threshold_before_is_told_with_its_flips(calibrate, model, capsys):
+    _, first = calibrate("--fmr", "0.2", "--probability", "platt")
+    assert first["before"] is None and first["flip"] is False
+    _, other = calibrate("--fmr", "0.2", "--flip", "True")
+    assert (other["before"], other["before_flip"], other["flip"]) == (first["threshold"], False, True)
+    assert any("earlier fit of probabilities is gone" in warning for warning in other["warnings"])
+    assert read_record(model).flip and read_record(model).threshold.flip and read_record(model).probability is None
+    data = read_record(model).threshold.data
+    words = ["--model", str(model), "--images", data, "--fmr", "0.2", "--flip", "False"]
+    assert evaluate.main(["calibrate", *words]) == 0
+    said = capsys.readouterr().out
+    assert f"It was {other['threshold']:.4f}, " in said
+    assert "; found with each face's embedding averaged with its mirror image's." in said
+
+
+def test_crops_taken_as_they_are_are_told_in_the_evidence(calibrate, model, crops):
+    record = dataclasses.replace(read_record(model), recipe=CropRecipe(size=150))
+    write_record(model, record)
+    code, said = calibrate("--fmr", "0.2", "--as_crops")
+    assert code == 0 and any("taken as faces already cut" in warning for warning in said["warnings"])
+    assert said["data"] == f"{crops} (taken as faces already cut, whoever cut them)"
+    assert read_record(model).threshold.data == said["data"] and read_record(model).recipe == record.recipe
+    assert "found with" not in said["data"]
 
 
 def test_by_cost(calibrate, model):
