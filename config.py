@@ -342,6 +342,13 @@ class Config(Settings):
     epoch's, a tenth of the way at a time, by `monitor`, and keep the best of them (WiSE-FT, Wortsman et al. 2022).
     Their figures go to interpolation.csv."""
 
+    cohort: int = Field(0, ge=0)
+    """After training, embeddings are normalised by a cohort, one picture of each training person (of at most 4,096):
+    the mean cosine with its so many nearest people is taken from each embedding, which grows by 384 numbers. Kept if
+    `monitor` is better with it. Most false matches at a low FMR are of a few who look like many others; about 1 % of
+    the people serves (docs/finetuning.md). The bundle then holds embeddings of training people, which are
+    personal data. 0: none."""
+
     early_stopping_patience: int = Field(0, ge=0)
     """Epochs without improvement of `monitor` before training stops. 0: never."""
 

@@ -54,7 +54,7 @@ def held_out_people(index: PeopleIndex, config: Config) -> HeldOut:
         ValueError: no genuine or no impostor pair is left.
     """
     pairs = validation_pairs(index, config)
-    images, failures = _read_all(index, pairs.pictures(), config.image_size)
+    images, failures = read_all(index, pairs.pictures(), config.image_size)
     report_failures(failures, "their pairs are left out of validation")
     good = pairs.without(failures)
     if good.same.all() or not good.same.any():
@@ -68,7 +68,7 @@ def held_out_people(index: PeopleIndex, config: Config) -> HeldOut:
     return HeldOut(np.stack([images[name] for name in good.pictures()]), good)
 
 
-def _read_all(
+def read_all(
     index: PeopleIndex, names: Iterable[str], size: int
 ) -> tuple[dict[str, NDArray[np.uint8]], dict[str, str]]:
     """The pictures of these names, and the reasons of those that cannot be read."""
@@ -103,7 +103,7 @@ def everyone_measure(index: PeopleIndex, config: Config) -> Callable[[Embed], di
     for label, path in sorted(zip(index.labels.tolist(), index.paths, strict=True)):
         of_person.setdefault(label, []).append(path)
     people = {path: label for label, paths in of_person.items() for path in paths[:OF_EACH]}
-    images, _ = _read_all(index, people, config.image_size)
+    images, _ = read_all(index, people, config.image_size)
     labels = np.array([people[name] for name in images], np.int64)
     genuine, impostor = pair_counts(labels)
     if not genuine or config.monitor_fmr < 3 / max(impostor, 1):

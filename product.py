@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from cohort import normalise
 from config import Config
 from facekit import runtime
 from facekit.bootstrap import score_intervals
@@ -35,6 +36,9 @@ class Made(NamedTuple):
 
     interpolation: float | None = None
     """How far the network lies from the start to the best epoch's, 0 to 1; None: it is the best epoch's."""
+
+    cohort: int = 0
+    """Training people by whose nearness its embeddings are normalised; 0: by nobody's."""
 
 
 def embedder(network: keras.Model, config: Config) -> Embed:
@@ -87,15 +91,21 @@ def write_product(
     """
     folder = RunFolder.of(config)
     network = read_network(folder.best if made.interpolation is None else folder.interpolated)
-    embed = embedder(network, config)
-    figures = held_out.measure(embed) | more(embed)
+
+    def measure(embed: Embed) -> dict[str, float]:
+        return held_out.measure(embed) | more(embed)
+
+    if config.cohort:
+        network, people = normalise(config, split.train, network, measure, print)
+        made = made._replace(cohort=people)
+    figures = measure(embedder(network, config))
     crops = crop_folder(config.train_dir)
     record = BundleRecord(
         name=config.name,
         created=f"{datetime.datetime.now():%Y-%m-%dT%H:%M:%S}",
         backbone=config.backbone,
         image_size=config.image_size,
-        embedding_size=config.embedding_size,
+        embedding_size=int(network.output_shape[-1]),
         recipe=crops.recipe if crops else None,
         synthetic=crops.synthetic if crops else (config.train_dir / "synthetic.json").exists(),
         threshold=choose_threshold(config, held_out),

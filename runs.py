@@ -29,7 +29,7 @@ PLACES = {"name", "runs_dir", "checkpoint_dir", "tensorboard_dir"} | READING
 # A resumed run may change these; anything else would make it another run.
 MAY_CHANGE = {
     "runs_dir", "epochs", "early_stopping_patience", "checkpoint_steps", "target_fmr", "stop_on_collapse",
-    "interpolate", *READING,
+    "interpolate", "cohort", *READING,
 }  # fmt: skip
 
 

@@ -359,11 +359,13 @@ def made_by(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[st
 def kept_words(record: BundleRecord) -> str:
     """Which network the bundle holds."""
     epoch, share = record.training["best_epoch"], record.training["interpolation"]
+    people = record.training["cohort"]
+    normalised = f", normalised by a cohort of {people:,} people" if people else ""
     if not epoch:
-        return "No epoch beat the start, so the bundle holds the network as it started"
+        return f"No epoch beat the start, so the bundle holds the network as it started{normalised}"
     if share is None:
-        return f"Best epoch {epoch}"
-    return f"Best epoch {epoch}, {share:.0%} of the way there from the start"
+        return f"Best epoch {epoch}{normalised}"
+    return f"Best epoch {epoch}, {share:.0%} of the way there from the start{normalised}"
 
 
 def closing_words(config: Config, record: BundleRecord) -> str:

@@ -252,7 +252,8 @@ def read_network(path: Path) -> keras.Model:
     """
     import keras
 
-    import facekit.layers  # noqa: F401  # registers what the file names
+    import facekit.cohort
+    import facekit.layers  # noqa: F401  # both register what the file names
 
     file = path / NETWORK if path.is_dir() else path
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 
+from facekit.cohort import without_cohort
 from facekit.facenet_weights import SUFFIXES, load_facenet
 
 
@@ -42,7 +43,7 @@ def load_weights(model: keras.Model, path: Path, backbone: str) -> str:
 
 def _take_from_model(model: keras.Model, path: Path, backbone: str) -> str:
     try:
-        source = keras.models.load_model(path, compile=False)
+        source = without_cohort(keras.models.load_model(path, compile=False))
     except Exception as error:  # a damaged zip, a foreign layer, another Keras: each raises its own kind
         raise ValueError(
             f"`weights`: {path} cannot be read as a Keras model ({_first_sentence(error)})."

@@ -1,0 +1,147 @@
+"""Score normalisation by a cohort, as a layer: against the formula, in files, and at the end of a run."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+import train
+from config import Config
+from facekit.bundle import read_network, read_record
+from facekit.cohort import WIDTH, CohortNorm, crowding, fit_cohort, with_cohort, without_cohort
+from facekit.onnx_network import OnnxEmbedder, write_onnx
+from facekit.weights import load_weights
+from tests.test_train import arguments
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def people(rng: np.random.Generator, count: int, each: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows in a cone, as of faces: half of the people lie four times as close together as the others."""
+    axis = np.eye(64)[0]
+    spread = np.where(np.arange(count) % 2, 0.35, 0.09)[:, None]
+    # The crowd has its own middle, away from the others'.
+    middle = axis + np.where(np.arange(count) % 2, 0.0, 0.5)[:, None] * np.eye(64)[1]
+    centres = middle + spread * unit(rng.normal(size=(count, 64)))
+    labels = np.repeat(np.arange(count), each)
+    noise = 0.45 * spread[labels] * unit(rng.normal(size=(len(labels), 64)))
+    return unit(centres[labels] + noise).astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def cohort() -> np.ndarray:
+    return people(np.random.default_rng(0), 300)[0]
+
+
+def test_crowding_is_the_mean_cosine_with_the_nearest_others(cohort):
+    expected = [np.sort(np.delete(cohort @ row, place))[::-1][:5].mean() for place, row in enumerate(cohort)]
+    np.testing.assert_allclose(crowding(cohort, 5), expected, atol=1e-6)
+
+
+def test_rows_stay_of_length_one_and_grow(cohort):
+    rows = np.asarray(fit_cohort(cohort, 10)(cohort[:50]))
+    assert rows.shape == (50, 64 + WIDTH) and rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+    # Whoever is least crowded is left as it was.
+    loneliest = crowding(cohort, 10)[:50].argmin()
+    np.testing.assert_allclose(rows[loneliest, :64], cohort[loneliest], atol=0.02)
+
+
+def test_cosines_are_the_normalised_scores_of_the_formula(cohort):
+    probes, _ = people(np.random.default_rng(1), 200)
+    rows = np.asarray(fit_cohort(cohort, 10, width=4096)(probes), np.float64)
+    near = np.array([np.sort(cohort @ row)[::-1][:10].mean() for row in probes])
+    level, floor = crowding(cohort, 10).mean(), np.percentile(crowding(cohort, 10), 10)
+    first, second = np.triu_indices(len(probes), 1)
+    cosines = (probes @ probes.T)[first, second]
+    # Whoever is less crowded than the floor gives nothing, and gets nothing.
+    taken = np.maximum(near - floor, 0)
+    product = (1 - taken[first] / (2 * level)) * (1 - taken[second] / (2 * level)) * cosines
+    found = (rows @ rows.T)[first, second]
+    np.testing.assert_allclose(found, product, atol=0.01)  # what is left is psi's noise
+    about = np.abs(cosines - level) < 0.05
+    scores = (cosines - (taken[first] + taken[second]) / 2)[about]
+    assert about.sum() > 1000
+    np.testing.assert_allclose(found[about], scores, atol=0.01)
+
+
+def true_matches(rows: np.ndarray, labels: np.ndarray, fmr: float) -> float:
+    first, second = np.triu_indices(len(labels), 1)
+    cosines, same = (rows @ rows.T)[first, second], labels[first] == labels[second]
+    impostor = np.sort(cosines[~same])[::-1]
+    return float((cosines[same] > impostor[int(fmr * len(impostor))]).mean())
+
+
+def test_people_in_a_crowd_are_told_apart_at_one_threshold(cohort):
+    probes, labels = people(np.random.default_rng(2), 200, each=4)
+    plain = true_matches(probes, labels, 1e-3)
+    spread = true_matches(np.asarray(fit_cohort(cohort, 10)(probes)), labels, 1e-3)
+    assert spread > plain + 0.1, (plain, spread)
+
+
+def test_the_same_seed_gives_the_same_layer(cohort):
+    first, again, other = (fit_cohort(cohort, 10, seed=seed).get_weights() for seed in (3, 3, 4))
+    assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
+    assert not np.array_equal(first[1], other[1])
+
+
+def test_too_few_people_and_strangers_far_apart_are_refused(cohort):
+    with pytest.raises(ValueError, match="`cohort` 30 needs more than 30 training people; there are 30"):
+        fit_cohort(cohort[:30], 30)
+    far = np.eye(64, dtype=np.float32)
+    with pytest.raises(ValueError, match="no region of the embedding is crowded"):
+        fit_cohort(far, 5)
+
+
+@pytest.fixture(scope="module")
+def network(cohort) -> tuple[keras.Model, keras.Model]:
+    """A small embedding network, and the same with a cohort."""
+    from model import build_embedding_model
+
+    keras.utils.set_random_seed(0)
+    plain = build_embedding_model(Config(image_size=32, embedding_size=64))
+    return plain, with_cohort(plain, fit_cohort(cohort, 10))
+
+
+@pytest.fixture
+def pictures() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (7, 32, 32, 3)).astype(np.uint8)
+
+
+def test_saved_and_loaded_it_gives_the_same(network, pictures, tmp_path):
+    network[1].save(tmp_path / "model.keras")
+    loaded = read_network(tmp_path / "model.keras")
+    assert isinstance(loaded.layers[-1], CohortNorm)
+    np.testing.assert_allclose(loaded(pictures), network[1](pictures), atol=1e-6)
+
+
+def test_onnx_gives_the_same(network, pictures, tmp_path):
+    write_onnx(network[1], tmp_path / "model.onnx")
+    np.testing.assert_allclose(OnnxEmbedder(tmp_path / "model.onnx")(pictures), network[1](pictures), atol=1e-5)
+
+
+def test_training_starts_from_the_network_without_its_cohort(network, pictures, tmp_path):
+    from model import build_embedding_model
+
+    plain, normalised = network
+    normalised.save(tmp_path / "model.keras")
+    fresh = build_embedding_model(Config(image_size=32, embedding_size=64))
+    assert "all weights taken" in load_weights(fresh, tmp_path / "model.keras", "small")
+    np.testing.assert_allclose(fresh(pictures), plain(pictures), atol=1e-6)
+    assert without_cohort(plain) is plain
+
+
+@pytest.mark.parametrize("asked", [5, 500])
+def test_a_run_judges_it_and_keeps_the_better(crops, tmp_path, capsys, asked):
+    assert train.main(arguments(crops, tmp_path, "run", cohort=asked, steps_per_epoch=4)) == 0
+    told, bundle = capsys.readouterr().out, tmp_path / "run" / "bundle"
+    record, network = read_record(bundle), read_network(bundle)
+    kept = "held-out people is" in told and told.split("without ")[1].split("\n")[0].endswith(": kept.")
+    assert ("needs more than 500 training people" in told) == (asked == 500)
+    assert isinstance(network.layers[-1], CohortNorm) == kept == bool(record.training["cohort"])
+    base = read_network(tmp_path / "run" / "checkpoints" / "best.keras").output_shape[-1]
+    assert record.embedding_size == network.output_shape[-1] == base + (WIDTH if kept else 0)
+    assert ("normalised by a cohort of" in told.split("Best epoch")[1]) == kept
