@@ -34,6 +34,9 @@ class Made(NamedTuple):
     best_epoch: int
     """Number of the best epoch, from 1; 0: the start."""
 
+    candidates: int = 1
+    """Networks that were judged on the held-out people, its own among them: start, epochs, those in between."""
+
     interpolation: float | None = None
     """How far the network lies from the start to the best epoch's, 0 to 1; None: it is the best epoch's."""
 
@@ -45,6 +48,16 @@ def embedder(network: keras.Model, config: Config) -> Embed:
     """Embeds pictures as the product will: averaged with their mirror images where the settings say so."""
     embed = Embedder(network)
     return with_mirror(embed) if config.flip else embed
+
+
+def choice_note(candidates: int) -> dict[str, str]:
+    """What a choice among several networks makes of the figures, to go beside them; nothing where none was made."""
+    if candidates < 2:
+        return {}
+    return {
+        "note": f"The best of {candidates} networks by these very people: the figures are optimistic; judge it on "
+        "others."
+    }
 
 
 def choose_threshold(config: Config, held_out: HeldOut) -> Threshold:
@@ -97,7 +110,7 @@ def write_product(
 
     if config.cohort:
         network, people = normalise(config, split.train, network, measure, print)
-        made = made._replace(cohort=people)
+        made = made._replace(cohort=people, candidates=made.candidates + 1)
     figures = measure(embedder(network, config))
     crops = crop_folder(config.train_dir)
     record = BundleRecord(
@@ -116,7 +129,7 @@ def write_product(
             **made._asdict(),
             "weights": config.weights,
         },
-        figures=figures,
+        figures={**figures, **choice_note(made.candidates)},
         flip=config.flip,
         data=config.data_name or str(config.train_dir),
         licence=config.licence,

@@ -345,15 +345,15 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
 
 def made_by(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[str, float]]) -> Made:
     """How the run came to its network; where asked for, it goes back towards the start."""
-    from interpolating import interpolate
+    from interpolating import SHARES, interpolate
     from product import Made
 
-    made = Made(session.steps_taken, session.best.state["epoch"] + 1)
+    made = Made(session.steps_taken, session.best.state["epoch"] + 1, len(session.history.rows))
     # Between the start and itself there is nothing.
     if not session.config.interpolate or not made.best_epoch:
         return made
     share = interpolate(session.config, session.folder, lambda embed: held_out.measure(embed) | more(embed), print)
-    return made._replace(interpolation=share)
+    return made._replace(interpolation=share, candidates=made.candidates + len(SHARES[1:-1]))
 
 
 def kept_words(record: BundleRecord) -> str:
@@ -370,10 +370,10 @@ def kept_words(record: BundleRecord) -> str:
 
 def closing_words(config: Config, record: BundleRecord) -> str:
     """What was made, where, and what to do next."""
-    folder = RunFolder.of(config)
+    folder, note = RunFolder.of(config), f"{record.figures.get('note', '')}\n".lstrip()
     return (
         f"{kept_words(record)}: {verification_words(record.figures)} (thresholds from other folds).\n"
-        f"Threshold {record.threshold.text() if record.threshold else 'uncalibrated'}.\n"
+        f"{note}Threshold {record.threshold.text() if record.threshold else 'uncalibrated'}.\n"
         f"Model: {folder.bundle}   Curve: {folder.root / 'learning_curve.png'}\n"
         f"Next: python evaluate.py --model {folder.bundle} --pairs PAIRS --images PICTURES\n"
         f"      python inference.py A.jpg B.jpg --model {folder.bundle}\n"

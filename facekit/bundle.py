@@ -84,7 +84,7 @@ class BundleRecord:
         synthetic: whether it was trained on drawn faces, and so is good for trying the commands only.
         threshold: None where none was chosen.
         training: the training data in words, with its digest.
-        figures: verification figures on held-out people.
+        figures: verification figures on held-out people; `note`: what to doubt about them.
         probability: how a distance becomes a probability; None where nobody asked for one.
         flip: whether embeddings are averaged with the mirror image's.
         data: the training data's name.

@@ -87,6 +87,8 @@ def _figures(record: BundleRecord) -> str:
     if rows:
         lines += ["On people who did not train it:", "", "| figure | value |", "| --- | --- |"]
         lines += [f"| {name} | {value:.4g} |" for name, value in rows.items()]
+    if note := record.figures.get("note"):
+        lines += ["", note]
     intervals = record.figures.get("intervals", {})
     if intervals:
         lines += ["", "| figure | value | 95 % interval |", "| --- | --- | --- |"]

@@ -16,6 +16,7 @@ from config import Config
 from facekit.bundle import read_network, read_record
 from facekit.layers import UnitNorm, freeze
 from facekit.objective import Objective
+from facekit.settings import read_settings
 from facekit.trainer import EmbeddingTrainer, MeanOfValues
 from facekit.validation import FIGURES
 from interpolating import SHARES, between, interpolate
@@ -148,6 +149,11 @@ def test_the_best_weights_between_start_and_best_are_kept(whole, capsys):
     share = record.training["interpolation"]
     assert share == SHARES[values.index(max(values))]
     assert record.figures["tpr_at_fmr"] == pytest.approx(max(values), abs=1e-6)
+    assert record.training["candidates"] == 3 + 9, "start, two epochs, and what lies between, without its ends"
+    note = "The best of 12 networks by these very people: the figures are optimistic; judge it on others."
+    assert record.figures["note"] == note
+    assert note in (whole / "bundle" / "model_card.md").read_text()
+    assert f"\n{note}\nThreshold " in train.closing_words(read_settings(whole / "config.json", Config), record)
     start, best, kept = (
         read_network(path).get_weights()
         for path in (whole / "checkpoints" / "start.keras", whole / "checkpoints" / "best.keras", whole / "bundle")

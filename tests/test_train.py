@@ -28,6 +28,7 @@ from facekit.images import read_image
 from facekit.objective import PAIR_FIGURES
 from facekit.settings import read_settings
 from facekit.validation import FIGURES, ordered_share
+from product import choice_note
 from splits import make_split
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -161,6 +162,8 @@ def test_the_bundle_is_the_best_epoch_with_its_threshold(whole, crops):
     best = max(rows, key=lambda row: float(row["auc"]))
     assert record.training["best_epoch"] == int(best["epoch"])
     assert record.figures["auc"] == pytest.approx(float(best["auc"]), abs=1e-3)
+    assert record.training["candidates"] == 2 and "The best of 2 networks by these very" in record.figures["note"]
+    assert choice_note(1) == {}, "nothing was chosen"
     assert record.synthetic and record.recipe is None
     assert record.threshold is not None and record.threshold.genuine == 30
     assert 0 <= record.threshold.fmr_interval[0] <= record.threshold.fmr <= record.threshold.fmr_interval[1] <= 1
