@@ -176,6 +176,8 @@ def _start_problems(c: Config) -> Iterator[str]:
 
 
 def _other_problems(c: Config) -> Iterator[str]:
+    if c.freeze_batch_norm == "statistics" and c.dropout:
+        yield '`freeze_batch_norm="statistics"` trains the network as it computes in use; set `dropout` to 0.'
     if c.weights == "imagenet" and c.backbone not in BACKBONES_WITH_IMAGENET:
         yield (f'`weights="imagenet"` exists for {", ".join(BACKBONES_WITH_IMAGENET)}; backbone is {c.backbone!r}.')
     if c.weights == "dlib" and (c.backbone, c.pooling) != ("dlib_resnet29", "average"):

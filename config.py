@@ -257,12 +257,13 @@ class Config(Settings):
     """Share of features dropped before the embedding layer while training."""
 
     freeze: tuple[str, ...] = ()
-    """Layers that do not learn, by name or its beginning: the backbone's name stands for all of it; names inside
-    it work too (conv1 stage1). Their batch norm keeps its statistics."""
+    """Layers that do not learn, by name or its beginning, with * for anything: the backbone's name stands for all
+    of it; names inside it work too (conv1 stage1 "layer*.conv"). Their batch norm keeps its statistics."""
 
-    freeze_batch_norm: bool | None = None
+    freeze_batch_norm: bool | Literal["statistics"] | None = None
     """Whether the backbone's batch norm keeps and uses the statistics, scales and shifts that it has. None: where
-    training starts from `weights`, whose statistics are those of many more pictures."""
+    training starts from `weights`, whose statistics are those of many more pictures. statistics: all batch norm
+    uses and keeps the statistics that it has, while scales and shifts learn; needs dropout 0."""
 
     distill: float = Field(0.0, ge=0)
     """With `weights`: weight of a penalty on leaving the start, the mean of 1 - cosine between a picture's
@@ -343,10 +344,10 @@ class Config(Settings):
     Their figures go to interpolation.csv."""
 
     cohort: int = Field(0, ge=0)
-    """After training, embeddings are normalised by a cohort, one picture of each training person (of at most 4,096):
-    the mean cosine with its so many nearest people is taken from each embedding, which grows by 384 numbers. Kept if
-    `monitor` is better with it. Most false matches at a low FMR are of a few who look like many others; about 1 % of
-    the people serves (docs/finetuning.md). The bundle then holds embeddings of training people, which are
+    """After training, embeddings are normalised by a cohort, one picture of each training person (4,096 at most):
+    the mean cosine with its so many nearest is taken from each embedding, which grows by 384 numbers. Kept where
+    `monitor` is better with it. Most false matches at a low FMR are of a few who look like many others; about 1 %
+    of the people serves (docs/finetuning.md). The bundle then holds embeddings of training people, which are
     personal data. 0: none."""
 
     early_stopping_patience: int = Field(0, ge=0)

@@ -38,7 +38,7 @@ def prepare_layers(config: Config, network: keras.Model) -> None:
     from facekit.layers import freeze
 
     batch_norm = config.weights is not None if config.freeze_batch_norm is None else config.freeze_batch_norm
-    freeze(network, config.freeze, batch_norm)
+    freeze(network, config.freeze, batch_norm is True)
     rate_factors(network, (), config.layer_decay, config.learning_rates)
 
 
@@ -64,7 +64,8 @@ def build_trainer(
 
     prepare_layers(config, network)
     embed_before = partial(start, training=False) if config.distill and start else None
-    trainer = EmbeddingTrainer(network, build_objective(config, people), embed_before, config.distill)
+    as_in_use = config.freeze_batch_norm == "statistics"
+    trainer = EmbeddingTrainer(network, build_objective(config, people), embed_before, config.distill, as_in_use)
     variables = trainer.trainable_variables
     optimizer = build_optimizer(config, rate_factors(network, variables, config.layer_decay, config.learning_rates))
     if config.precision == "mixed_float16":

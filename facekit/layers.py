@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
@@ -71,8 +72,8 @@ def freeze(network: keras.Model, names: Sequence[str], batch_norm: bool = False)
 
     Args:
         network: its layers, and those of networks inside it.
-        names: whole names or their beginnings; a network's name stands for all of it. Frozen batch norm keeps and
-            uses its moving statistics.
+        names: whole names or their beginnings, in which * stands for anything; a network's name stands for all of
+            it. Frozen batch norm keeps and uses its moving statistics.
         batch_norm: freeze all batch norm of networks inside it too; that of the network itself, its embedding
             head's, learns on.
 
@@ -83,7 +84,7 @@ def freeze(network: keras.Model, names: Sequence[str], batch_norm: bool = False)
     for layer in (network, *layers):
         layer.trainable = True
     for name in names:
-        found = [layer for layer in layers if layer.name.startswith(name)]
+        found = [layer for layer in layers if fnmatchcase(layer.name, f"{name}*")]
         if not found:
             outer = ", ".join(layer.name for layer in network.layers if layer.weights)
             raise ValueError(f"`freeze`: no layer's name begins with {name!r}. The outer ones are {outer}.")

@@ -40,6 +40,8 @@ class EmbeddingTrainer(keras.Model):
             so that its weights are no part of this model. None: no distillation.
         distill: what the mean distance from the start's embeddings, 1 - cosine, is multiplied by before it is added
             to the objective (embedding distillation; for faces e.g. ShrinkTeaNet, https://arxiv.org/abs/1905.10620).
+        as_in_use: compute in training as in use: batch norm on the statistics that it has, no dropout. Scales and
+            shifts alone can serve many tasks (Mudrakarta et al. 2019, https://arxiv.org/abs/1810.10703).
     """
 
     def __init__(
@@ -48,9 +50,10 @@ class EmbeddingTrainer(keras.Model):
         objective: Objective,
         start: Callable[[Tensor], Tensor] | None = None,
         distill: float = 0.0,
+        as_in_use: bool = False,
     ):
         super().__init__(name="trainer")
-        self._start, self._distill = start, distill
+        self._start, self._distill, self._as_in_use = start, distill, as_in_use
         self.network = network
         self.objective = objective
         # Counted by the `StepCounter` callback: an optimizer's own count passes over steps that overflowed.
@@ -64,7 +67,8 @@ class EmbeddingTrainer(keras.Model):
     def call(self, images: Tensor, training: bool = False) -> Tensor:
         """Embed pictures: (..., H, W, 3) to (..., D) float32 rows, not yet scaled to length 1."""
         shape = ops.shape(images)
-        rows = self._unscaled(ops.reshape(images, (-1, *shape[-3:])), training=training)
+        pictures = ops.reshape(images, (-1, *shape[-3:]))
+        rows = self._unscaled(pictures, training=training and not self._as_in_use)
         return ops.reshape(rows, (*shape[:-3], rows.shape[-1]))
 
     def compute_loss(

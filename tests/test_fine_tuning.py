@@ -21,7 +21,9 @@ from facekit.trainer import EmbeddingTrainer, MeanOfValues
 from facekit.validation import FIGURES
 from interpolating import SHARES, between, interpolate
 from losses import get
+from model import build_embedding_model
 from runs import RunFolder
+from session import build_trainer
 from tests.test_session import check_same_state, resume, stop_after
 from tests.test_train import arguments, events
 
@@ -258,3 +260,26 @@ def test_the_preset_is_the_recipe():
     assert (config.loss, config.negatives_per_tuplet, config.hardest) == ("tuplet_margin", 8, 2)
     assert (config.optimizer, config.learning_rate, config.batch_size) == ("adam", 1e-4, 32)
     assert (config.weights, config.monitor, config.interpolate) == ("dlib", "tpr", True)
+
+
+def test_scales_and_shifts_alone_can_learn():
+    frozen = ("conv1", "layer*.conv", "layer*.downsample.0", "embedding")
+    config = Config(image_size=32, dropout=0, freeze_batch_norm="statistics", freeze=frozen)
+    keras.utils.set_random_seed(0)
+    network = build_embedding_model(config)
+    before = [np.array(value) for value in network.get_weights()]
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype(np.uint8)
+    build_trainer(config, network, people=4).train_on_batch(pictures, np.arange(8) // 2)
+    moved = {
+        weight.path
+        for weight, old in zip(network.weights, before, strict=True)
+        if not np.array_equal(weight.numpy(), old)
+    }
+    assert moved == {weight.path for weight in network.get_layer("small").weights if "gamma" in weight.path} | {
+        weight.path for weight in network.get_layer("small").weights if "beta" in weight.path
+    }
+
+
+def test_dropout_does_not_go_with_kept_statistics():
+    with pytest.raises(ValueError, match='`freeze_batch_norm="statistics"` trains the network as it computes'):
+        Config(freeze_batch_norm="statistics")
