@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -191,8 +192,55 @@ def test_the_choice_follows_the_monitor_and_ties_go_to_the_start(tmp_path, monit
     np.testing.assert_allclose(read_network(folder.interpolated).get_weights()[0], share, rtol=1e-6)
 
 
+def thawing(crops: Path, runs: Path, name: str, weights: Path) -> list[str]:
+    """A run whose early layers come in its second stage; rates fall from the head in both."""
+    plan = runs / f"{name}.json"
+    first = {"epochs": 1, "freeze": ["conv1", "bn1", "layer1", "layer2"], "layer_decay": 0.7}
+    plan.write_text(json.dumps({"stages": [first, {"epochs": 2, "layer_decay": 0.5}]}))
+    words = arguments(crops, runs, name, weights=weights, distill=1.0, optimizer="adam", learning_rate=1e-3)
+    return [*words, "--config", str(plan)]
+
+
+@pytest.fixture(scope="module")
+def thawed(crops, weights, tmp_path_factory) -> Path:
+    """Runs that nobody interrupted: with thawing and falling rates."""
+    runs = tmp_path_factory.mktemp("thawed")
+    assert train.main(thawing(crops, runs, "whole", weights)) == 0
+    return runs
+
+
+@pytest.mark.parametrize("steps", [3, 5])  # at the end of the frozen stage, and inside the next
+def test_thawing_with_falling_rates_goes_on_exactly(thawed, crops, weights, steps, monkeypatch):
+    name = f"stopped-{steps}"
+    stop_after(steps, monkeypatch, thawing(crops, thawed, name, weights))
+    assert f"Going on after step {steps}" in resume(thawed, name)
+    check_same_state(thawed / name, thawed / "whole")
+    ends = [read_network(thawed / run / "checkpoints" / "best.keras").get_weights() for run in (name, "whole")]
+    assert all(np.array_equal(*pair) for pair in zip(*ends, strict=True))
+
+
 @pytest.mark.parametrize("whole_batch", [True, False])
-def test_distillation_adds_the_mean_distance_from_the_start(rng, whole_batch):
+def test_distillation_is_the_same_compiled_with_xla(rng, whole_batch):
+    images = rng.uniform(0, 255, (3, 4, 8, 8, 3)).astype("float32")
+    labels = np.array([[0, 0, 1, 2], [1, 1, 0, 2], [2, 2, 1, 0]])
+    found = {}
+    for xla in (False, True):
+        keras.utils.set_random_seed(3)
+        image = keras.Input((8, 8, 3))
+        x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
+        network = keras.Model(image, UnitNorm()(keras.layers.Dense(4)(keras.layers.Flatten()(x))))
+        start = partial(keras.models.clone_model(network), training=False)
+        trainer = EmbeddingTrainer(network, Objective([get("contrastive")], whole_batch=whole_batch), start, 2.0)
+        trainer.compile(keras.optimizers.SGD(0.1), MeanOfValues(), jit_compile=xla)
+        figures = [trainer.train_on_batch(images, labels, return_dict=True) for _ in range(3)]
+        found[xla] = [*(one[name] for one in figures for name in ("loss", "from_start")), *network.get_weights()]
+    assert found[False][1] > 0.05, "the start is another network"
+    for plain, compiled in zip(found[False], found[True], strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("whole_batch", [True, False])
+def test_distillation_adds_adds_the_mean_distance_from_the_start(rng, whole_batch):
     image = keras.Input((2, 2, 3))
     network = keras.Model(image, UnitNorm()(keras.layers.Dense(4)(keras.layers.Flatten()(image))))
     start = keras.models.clone_model(network)

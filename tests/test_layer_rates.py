@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -29,6 +31,41 @@ def test_stages_are_those_of_the_names(name):
         if layer.weights:
             expected = [n for n, names in enumerate(stages, 1) if layer.name.startswith(tuple(names.split()))]
             assert [depths[layer.name]] == expected, layer.name
+
+
+def in_order(backbone: keras.Model, kind: type[keras.layers.Layer]) -> list[str]:
+    """Names of layers that Keras numbers as they are made."""
+    names = [layer.name for layer in backbone.layers if isinstance(layer, kind)]
+    return sorted(names, key=lambda name: int(name.rpartition("_")[2]) if name[-1].isdigit() else 0)
+
+
+@pytest.mark.parametrize("size", [75, 112, 299])
+def test_inception_v3s_stages_end_where_its_maps_halve(size):
+    """In a reduction only the last layer of each way belongs to the next stage; as Keras builds the network."""
+    backbone = build_backbone("inception_v3", size)
+    depths = stage_depths(backbone)
+    stem, first_blocks = [5] * 3 + [4] * 2, [3] * 7 * 3
+    reduction, blocks = [2, 3, 3, 2], [2] * 10 * 4
+    reduction2, last_blocks = [2, 1, 2, 2, 2, 1], [1] * 9 * 2
+    expected = [*stem, *first_blocks, *reduction, *blocks, *reduction2, *last_blocks]
+    for kind in (keras.layers.Conv2D, keras.layers.BatchNormalization):
+        assert [depths[name] for name in in_order(backbone, kind)] == expected
+
+
+@pytest.mark.parametrize("size", [112, 160])
+def test_inception_resnets_stages_are_those_of_the_names(size):
+    stages = [
+        r"repeat_3|block8|mixed_7a\.branch[01]\.1|mixed_7a\.branch2\.2",
+        r"repeat_2|mixed_7a|mixed_6a\.branch0|mixed_6a\.branch1\.2",
+        r"conv2d_4b|repeat_1|mixed_6a",
+        r"conv2d_3b|conv2d_4a",
+        r"conv2d_1a|conv2d_2a|conv2d_2b",
+    ]
+    backbone = build_backbone("inception_resnet_v1", size)
+    depths = stage_depths(backbone)
+    layers = [layer.name for layer in backbone.layers if layer.weights]
+    expected = {name: next(n for n, names in enumerate(stages, 1) if re.match(names, name)) for name in layers}
+    assert {name: depths[name] for name in layers} == expected and set(expected.values()) == {1, 2, 3, 4, 5}
 
 
 def test_squeezed_side_ways_belong_to_the_map_they_come_back_to():
