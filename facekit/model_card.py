@@ -29,6 +29,11 @@ LIMITS = """\
 - Faces have to be found first: sharp, fairly upright, at least 20 pixels wide. Pictures without one get no verdict.
 """
 
+COHORT = """\
+- The network holds embeddings of training people, one picture each, by which it normalises others. They are
+  biometric data: whoever may not have those may not have the network.
+"""
+
 
 def model_card(record: BundleRecord) -> str:
     """The card of a bundle as Markdown."""
@@ -51,7 +56,7 @@ def model_card(record: BundleRecord) -> str:
             _groups(record),
             "## Limits",
             "",
-            LIMITS,
+            LIMITS + (COHORT if record.training.get("cohort") else ""),
         ]
     )
 

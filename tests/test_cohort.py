@@ -145,3 +145,4 @@ def test_a_run_judges_it_and_keeps_the_better(crops, tmp_path, capsys, asked):
     base = read_network(tmp_path / "run" / "checkpoints" / "best.keras").output_shape[-1]
     assert record.embedding_size == network.output_shape[-1] == base + (WIDTH if kept else 0)
     assert ("normalised by a cohort of" in told.split("Best epoch")[1]) == kept
+    assert ("embeddings of training people" in (bundle / "model_card.md").read_text()) == kept
