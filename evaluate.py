@@ -80,8 +80,8 @@ class EvaluateCommand(Settings):
     than the model's are not made again. The report says so."""
 
     baselines: bool = False
-    """Judge the untrained network, raw pixels and (where installed) face_recognition beside the model; always so
-    with several models."""
+    """Judge the untrained network, raw pixels and (where installed) face_recognition beside the model, on its crops
+    and on original pictures with its own detector too; always so with several models."""
 
     impostor_pairs: int = Field(1_000_000, ge=0)
     """With `images` alone: the most impostor pairs, drawn at random where there are more; 0: all."""
@@ -212,6 +212,7 @@ def evaluate_pairs(command: EvaluateCommand, words: str) -> Judgement:
     """Pairs of a file, or all of a folder of people, by one or several models."""
     from facekit.group_file import groups_of_pairs, read_groups
     from judging import Extras, judge_pairs
+    from pictures import Originals
     from scoring import read_task
     from systems import baselines, bundle_systems
 
@@ -228,7 +229,7 @@ def evaluate_pairs(command: EvaluateCommand, words: str) -> Judgement:
     runtime.start_quietly()
     warnings = list(pairs.warnings)
     if command.baselines or len(systems) > 1:
-        others, missing = baselines(systems[0])
+        others, missing = baselines(systems[0], originals=isinstance(task.images, Originals))
         systems = [*systems, *others]
         for sentence in missing:
             print(sentence, file=sys.stderr)

@@ -155,12 +155,12 @@ def judge_pairs(
     reader = PictureReader(model.recipe, images, cache, model.aligner)
     pictures = embed(model, reader, pairs.pictures())
     own = score(model, pictures, pairs)
-    others = {system.name: (_scored(system, pairs, images, cache), system.threshold) for system in rest}
+    others, lost = _others(rest, pairs, images, cache)
     overlap = by_names(model.bundle, known_people(pairs))
     if training is not None:
         overlap = _overlap(model, training, pictures, pairs, reader)
     facts = {**extras.facts, **model_facts(model, overlap, reader.failures)}
-    warnings = [*model_doubts(model), *overlap.warnings, *extras.warnings]
+    warnings = [*model_doubts(model), *overlap.warnings, *extras.warnings, *lost]
     if model.record and model.record.threshold and _same_list(model.record.threshold.data, extras.facts):
         warnings.append("The model's threshold was chosen on these very pairs: its rates here are no test of it.")
     if isinstance(images, Packed):
@@ -175,6 +175,21 @@ def judge_pairs(
         others=others,
     )
     return judge_scores(model.name, own, model.threshold, whole)
+
+
+def _others(
+    systems: Sequence[System], pairs: Pairs, images: Images, cache: Path
+) -> tuple[dict[str, tuple[ScoredPairs, float | None]], list[str]]:
+    """Further systems' pairs and thresholds by name, and a sentence for each baseline that found no face."""
+    others, lost = {}, []
+    for system in systems:
+        try:
+            others[system.name] = _scored(system, pairs, images, cache), system.threshold
+        except ValueError as error:
+            if system.bundle is not None:
+                raise
+            lost.append(f"{system.name} has no row: {error}")
+    return others, lost
 
 
 def _scored(system: System, pairs: Pairs, images: Images, cache: Path) -> ScoredPairs:
@@ -213,6 +228,7 @@ def model_facts(model: System, overlap: Overlap, failures: Mapping[str, str]) ->
         "model": str(model.bundle or model.name),
         "synthetic": bool(record and record.synthetic),
         "recipe": model.recipe.to_dict() if model.recipe else None,
+        "as_crops": model.as_crops,
         "threshold_words": record.threshold.text() if record and record.threshold else "uncalibrated",
         "training": dict(record.training) if record else {},
         "overlap": overlap.to_dict(),
@@ -223,6 +239,7 @@ def model_facts(model: System, overlap: Overlap, failures: Mapping[str, str]) ->
 
 def model_doubts(model: System) -> list[str]:
     """What to doubt about a model before it is judged."""
+    doubts = []
     if model.record and model.record.synthetic:
         doubts.append("The model was trained on drawn faces: it is good for trying the commands only.")
     if model.as_crops:
@@ -233,7 +250,6 @@ def model_doubts(model: System) -> list[str]:
     return doubts
 
 
-        "as_crops": model.as_crops,
 def hardest_strips(scored: ScoredPairs, reader: PictureReader) -> dict[str, NDArray[np.uint8]]:
     """The pairs that a model gets most wrong, as pictures: the farthest genuine and the nearest impostor ones."""
     from facekit.plots import pairs_strip
@@ -244,7 +260,6 @@ def hardest_strips(scored: ScoredPairs, reader: PictureReader) -> dict[str, NDAr
         places = np.flatnonzero((scored.same == which) & ~scored.failed)
         chosen = places[np.argsort(sign * scored.distances[places], kind="stable")[:HARDEST]]
         pairs = [(reader.read(scored.first[place]), reader.read(scored.second[place])) for place in chosen]
-    doubts = []
         drawn = [
             (place, one, other)
             for place, (one, other) in zip(chosen, pairs, strict=True)

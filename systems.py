@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from facekit.alignment import CropRecipe
 from facekit.bundle import BundleRecord, read_network
+from facekit.detection import Face, choose_face
 from facekit.detectors import ALIGNER
 from facekit.images import Image, resize_square
 from facekit.scored import Kind
@@ -39,9 +40,9 @@ class System:
         bundle: the folder that it was read from; None for a baseline.
         record: what that folder says of itself; None for a baseline.
         aligner: weights of the alignment network, where the recipe needs one.
-    """
         as_crops: whether pictures are taken as faces already cut, whatever its record's recipe says; `recipe` is
             None then.
+    """
 
     name: str
     embed: Embed
@@ -50,8 +51,8 @@ class System:
     bundle: Path | None = None
     record: BundleRecord | None = None
     aligner: Path | None = None
-
     as_crops: bool = False
+
     @property
     def threshold(self) -> float | None:
         """The bundle's own; None where it has none."""
@@ -64,8 +65,8 @@ def bundle_systems(bundles: Sequence[Path], flip: bool | None = None, as_crops: 
     Args:
         bundles: their folders.
         flip: whether embeddings are averaged with the mirror image's; None: as each bundle says.
-
         as_crops: whether pictures are taken as faces already cut, whoever cut them.
+
     Raises:
         ValueError: a folder is no bundle, a damaged one, or given twice.
     """
@@ -82,17 +83,19 @@ def bundle_systems(bundles: Sequence[Path], flip: bool | None = None, as_crops: 
             bundle=verifier.bundle,
             record=verifier.record,
             aligner=verifier.bundle / ALIGNER,
-        )
             as_crops=as_crops,
+        )
         for name, verifier in zip(names, verifiers, strict=True)
     ]
 
 
-def baselines(of: System) -> tuple[list[System], list[str]]:
+def baselines(of: System, originals: bool = False) -> tuple[list[System], list[str]]:
     """What a model must beat: its own network untrained, and raw pixels; and face_recognition where installed.
 
     Args:
         of: the model; its baselines see the same crops.
+        originals: whether the pictures are whole ones: face_recognition is then judged as its users have it too,
+            with its own detector.
 
     Returns:
         The systems, and a sentence for each one that could not be had.
@@ -103,7 +106,8 @@ def baselines(of: System) -> tuple[list[System], list[str]]:
     if find_spec("face_recognition") is None:
         systems = [seeing_as(of, system) for system in systems]
         return systems, ["face_recognition is not installed (pip install face_recognition), so it has no row."]
-    return [seeing_as(of, system) for system in (*systems, dlib_system(of.recipe))], []
+    systems = [seeing_as(of, system) for system in (*systems, dlib_system(of.recipe))]
+    return [*systems, *([dlib_from_originals()] if originals and not of.as_crops else [])], []
 
 
 def seeing_as(model: System, baseline: System) -> System:
@@ -154,3 +158,34 @@ def dlib_system(recipe: CropRecipe | None) -> System:
         return np.array(rows, np.float32)
 
     return System("face_recognition (dlib)", embed, recipe, kind="dissimilarity")
+
+
+def dlib_from_originals() -> System:
+    """The `face_recognition` package as its users have it: its own detector and landmarks, on whole pictures."""
+    import face_recognition
+
+    def embed(pictures: Sequence[Image]) -> NDArray[np.float32]:
+        rows = np.full((len(pictures), 128), np.nan, np.float32)
+        for row, picture in zip(rows, pictures, strict=True):
+            place = dlib_face(picture)
+            if place is not None:
+                row[:] = face_recognition.face_encodings(picture, known_face_locations=[place])[0]
+        return rows
+
+    return System("face_recognition (dlib), its own detector", embed, None, kind="dissimilarity")
+
+
+def dlib_face(picture: Image) -> tuple[int, int, int, int] | None:
+    """The face that `face_recognition` finds, as (top, right, bottom, left) in pixels; None where it finds none.
+
+    Of several it is the one that our own recipes choose: the largest and most central.
+    """
+    import face_recognition
+
+    found = face_recognition.face_locations(picture)
+    if not found:
+        return None
+    boxes = np.array([(left, top, right - left, bottom - top) for top, right, bottom, left in found], np.float32)
+    faces = [Face(box, 1.0, np.zeros((5, 2), np.float32)) for box in boxes]
+    chosen = choose_face(faces, picture.shape, "largest_centred")
+    return next(place for place, face in zip(found, faces, strict=True) if face is chosen)

@@ -8,6 +8,7 @@ Run: python -m apps.bench model --image_size 112 --backbones small resnet18
      python -m apps.bench input
      python -m apps.bench crop
      python -m apps.bench aligner --images photos --weights aligner.keras
+     python -m apps.bench verify a.jpg b.jpg --model pretrained
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from apps.bench_crop import CropBench, bench_crop
 from apps.bench_index import IndexBench, bench_index
 from apps.bench_input import InputBench, bench_input
 from apps.bench_losses import LossBench, bench_losses
+from apps.bench_verify import VerifyBench, bench_verify
 from apps.timing import device, median_seconds, row
 from combinations import SMALLEST_IMAGE
 from config import Config
@@ -185,6 +187,7 @@ COMMANDS: dict[str, Command] = {
     "input": Command(InputBench, bench_input),
     "crop": Command(CropBench, bench_crop),
     "aligner": Command(AlignerBench, bench_aligner),
+    "verify": Command(VerifyBench, bench_verify),
 }
 """What can be measured, by its name on the command line."""
 

@@ -4,6 +4,7 @@ In:  a bundle; optionally a folder of pictures of people, and pairs of them.
 Out: a folder with the network, export.json (how faces are cut, threshold, licence, parity) and the model card; a
      table on stdout. It is kept only where the embeddings agree.
 Run: python -m apps.export runs/first/bundle --to onnx --images data/lfw/images --pairs data/lfw/pairsDevTrain.txt
+     python -m apps.export pretrained --to all --images data/lfw/images --pairs data/lfw/pairsDevTrain.txt
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -48,14 +50,15 @@ class ExportCommand(Settings):
     bundle: tyro.conf.Positional[Path]
     """Bundle folder, or "pretrained"."""
 
-    to: Form
-    """The form: saved_model, onnx or litert."""
+    to: Form | Literal["all"]
+    """The form: saved_model, onnx or litert; or all of them in every precision, in one table."""
 
     quantize: Quantize | None = None
     """float16 keeps weights in half precision; int8 computes in 8 bits, calibrated on crops. None: float32."""
 
     output: Path | None = None
-    """Folder to write. None: exports/FORM (or FORM-QUANTIZE) beside the bundle."""
+    """Folder to write; with `to` all, the folder of their folders. None: exports/FORM (or FORM-QUANTIZE) beside the
+    bundle."""
 
     images: Path | None = None
     """Folder of people: pictures or crops, to compare and calibrate on. None: faces are drawn."""
@@ -163,13 +166,55 @@ def drawn(record: BundleRecord, count: int, calibration: int) -> Material:
     return Material(stacked[:count], names, f"{count} drawn faces", stacked[count:], None)
 
 
+@dataclass(frozen=True)
+class Export:
+    """A form to write.
+
+    Attributes:
+        form: which.
+        quantize: with how many bits; None: float32.
+        output: its folder.
+    """
+
+    form: Form
+    quantize: Quantize | None
+    output: Path
+
+    @property
+    def name(self) -> str:
+        """For the table, and for its folder."""
+        return f"{self.form}-{self.quantize}" if self.quantize else self.form
+
+
+def exports_of(command: ExportCommand, bundle: Path) -> list[Export]:
+    """The forms that a command asks for.
+
+    Raises:
+        ValueError: a saved_model was to be quantised, or all forms in one precision.
+    """
+    beside = bundle.resolve().parent / "exports"
+    if command.to != "all":
+        export.refuse_quantized_saved_model(command.to, command.quantize)
+        one = Export(command.to, command.quantize, Path())
+        return [replace(one, output=command.output or beside / one.name)]
+    if command.quantize is not None:
+        raise ValueError(f"`quantize` {command.quantize}: --to all writes every precision. Leave it out.")
+    bits: dict[Form, tuple[Quantize | None, ...]] = {
+        "saved_model": (None,),
+        "onnx": (None, "float16", "int8"),
+        "litert": (None, "float16", "int8"),
+    }
+    found = [Export(form, quantize, Path()) for form, choices in bits.items() for quantize in choices]
+    return [replace(one, output=(command.output or beside) / one.name) for one in found]
+
+
 def read_material(command: ExportCommand, record: BundleRecord, bundle: Path) -> Material:
     """Pictures and pairs of the command; drawn faces where it names none.
 
     Raises:
         ValueError: a folder or the pairs are wrong, or no picture has a face.
     """
-    calibration = command.calibration if command.quantize == "int8" else 0
+    calibration = command.calibration if command.quantize == "int8" or command.to == "all" else 0
     if command.images is None:
         return drawn(record, min(command.pictures, 100), calibration)
     if command.as_crops:
@@ -340,18 +385,20 @@ def notes(material: Material, record: BundleRecord, threads: int) -> list[str]:
     return words
 
 
-def parity_values(material: Material, measured: Sequence[Measured], command: ExportCommand) -> dict[str, Any]:
-    """The comparison for export.json."""
+def parity_values(
+    material: Material, keras: Measured, measured: Measured, quantize: Quantize | None, threads: int
+) -> dict[str, Any]:
+    """The comparison of one form for export.json."""
     return {
         "pictures": len(material.crops),
         "source": material.words,
-        "largest_cosine_difference": measured[-1].difference,
-        "allowed": export.BOUNDS[command.quantize],
-        "calibration_crops": len(material.samples),
+        "largest_cosine_difference": measured.difference,
+        "allowed": export.BOUNDS[quantize],
+        "calibration_crops": len(material.samples) if quantize == "int8" else 0,
         "pairs": None if material.pairs is None else len(material.pairs),
-        "threads": command.threads,
-        "keras": _measured_values(measured[0]),
-        "export": _measured_values(measured[-1]),
+        "threads": threads,
+        "keras": _measured_values(keras),
+        "export": _measured_values(measured),
     }
 
 
@@ -369,35 +416,52 @@ def run(command: ExportCommand) -> None:
     """Export a bundle.
 
     Raises:
-        ValueError: a setting, the bundle or a picture is wrong, or the export differs too much from Keras.
+        ValueError: a setting, the bundle or a picture is wrong, or an export differs too much from Keras: then none
+            is kept.
     """
-    export.refuse_quantized_saved_model(command.to, command.quantize)
     if command.pairs is not None and command.images is None:
         raise ValueError(f"`pairs` {command.pairs} needs `images`, where its paths start.")
     if command.as_crops and command.images is None:
         raise ValueError("`as_crops` needs `images`: without them faces are drawn.")
+    # Before the pretrained bundle is fetched.
+    exports_of(command, Path())
     runtime.start_quietly()
     runtime.limit_threads(command.threads)
     bundle = named_bundle(command.bundle)
+    exports = exports_of(command, bundle)
     record = with_licence(read_record(bundle), bundle, command.licence)
-    kind = f"{command.to}-{command.quantize}" if command.quantize else command.to
-    output = command.output or bundle.resolve().parent / "exports" / kind
-    check_writable(output.parent, "output")
+    for one in exports:
+        check_writable(one.output.parent, "output")
     material = read_material(command, record, bundle)
+    measured = write_exports(exports, bundle, record, material, command.threads)
+    written = [f"Written: {one.output}" for one in exports]
+    print("\n".join([table(measured), "", *notes(material, record, command.threads), *written]))
+
+
+def write_exports(
+    exports: Sequence[Export], bundle: Path, record: BundleRecord, material: Material, threads: int
+) -> list[Measured]:
+    """Write forms, and keep them where all of them agree with Keras; the figures of Keras and of each.
+
+    Raises:
+        ValueError: one differs too much.
+    """
     from facekit.trainer import Embedder
 
     network = read_network(bundle)
-    keras = Contender("Keras (tf.function)", Embedder(network), bundle / NETWORK)
-    with export.export_folder(output) as folder:
-        path = folder / export.FILES[command.to]
-        export.write_network(command.to, network, path, command.quantize, material.samples)
-        exported = Contender(kind, export.read_embedder(command.to, path, command.threads), path)
-        measured = measure([keras, exported], material, record)
-        export.check_bound(path.name, measured[-1].difference, command.quantize, len(material.crops))
-        parity = parity_values(material, measured, command)
-        values = export.record_values(record, command.to, command.quantize, export.digest_of(path), parity)
-        export.write_record(folder, record, values)
-    print("\n".join([table(measured), "", *notes(material, record, command.threads), f"Written: {output}"]))
+    contenders = [Contender("Keras (tf.function)", Embedder(network), bundle / NETWORK)]
+    with ExitStack() as stack:
+        paths = [stack.enter_context(export.export_folder(one.output)) / export.FILES[one.form] for one in exports]
+        for one, path in zip(exports, paths, strict=True):
+            export.write_network(one.form, network, path, one.quantize, material.samples)
+            contenders.append(Contender(one.name, export.read_embedder(one.form, path, threads), path))
+        keras, *measured = measure(contenders, material, record)
+        for one, path, found in zip(exports, paths, measured, strict=True):
+            export.check_bound(path.name, found.difference, one.quantize, len(material.crops))
+            parity = parity_values(material, keras, found, one.quantize, threads)
+            values = export.record_values(record, one.form, one.quantize, export.digest_of(path), parity)
+            export.write_record(path.parent, record, values)
+    return [keras, *measured]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -89,6 +89,33 @@ def test_every_form_agrees_and_carries_what_a_reader_needs(form, quantize, licen
     assert "FPR 0.01 and 0.001: too few pairs to claim a TPR" in printed
 
 
+def test_all_forms_stand_in_one_table_and_in_a_folder_each(licensed, crops, tmp_path, capsys):
+    pytest.importorskip("ai_edge_litert")
+    words = [str(licensed), "--to", "all", "--output", str(tmp_path / "all"), "--images", str(crops)]
+    assert command.main([*words, "--pictures", "5", "--calibration", "20"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    names = [f"{form}-{quantize}" if quantize else form for form, quantize in FORMS]
+    rows = [line.split(" | ")[0].strip("| ") for line in printed if line.startswith("|")]
+    assert rows == ["form", "---", "Keras (tf.function)", *names]
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == sorted(names)
+    for name, (form, quantize) in zip(names, FORMS, strict=True):
+        values = json.loads((tmp_path / "all" / name / "export.json").read_text())
+        assert (values["form"], values["quantize"]) == (form, quantize)
+        assert values["sha256"] == export.digest_of(tmp_path / "all" / name / values["file"])
+        assert values["parity"]["allowed"] == export.BOUNDS[quantize]
+        assert values["parity"]["calibration_crops"] == (20 if quantize == "int8" else 0)
+        assert values["parity"]["export"]["bytes"] == export.size_of(tmp_path / "all" / name / values["file"])
+
+
+def test_of_all_forms_none_is_kept_where_one_differs(licensed, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("ai_edge_litert")
+    monkeypatch.setitem(export.BOUNDS, "int8", 1e-9)
+    words = [str(licensed), "--to", "all", "--output", str(tmp_path / "all"), "--pictures", "3"]
+    assert command.main([*words, "--calibration", "5"]) == 2
+    assert "model.onnx: its embeddings differ from the Keras network's" in capsys.readouterr().err
+    assert list((tmp_path / "all").iterdir()) == []
+
+
 def test_accuracy_and_tpr_are_those_of_an_independent_count(licensed, crops, tmp_path):
     pairs = listed(crops, tmp_path)
     words = [str(licensed), "--to", "onnx", "--output", str(tmp_path / "out"), "--images", str(crops)]
@@ -137,6 +164,7 @@ def test_without_pictures_faces_are_drawn_and_the_folder_lies_beside_the_bundle(
             ["--to", "saved_model", "--quantize", "int8"],
             "a saved_model stays float32. Take --to onnx or --to litert.",
         ),
+        (["--to", "all", "--quantize", "int8"], "--to all writes every precision. Leave it out."),
         (["--to", "onnx", "--pairs", "p.csv"], "`pairs` p.csv needs `images`, where its paths start."),
         (["--to", "onnx", "--licence", "x", "--images", "nowhere"], "nowhere"),
     ],

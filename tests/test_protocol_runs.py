@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,23 @@ def test_several_models_stand_side_by_side_with_baselines(run, whole, crops, tmp
     twin = rows[1]["differences"]["auc"]
     assert twin["difference"] == 0 and twin["interval"] == [0, 0] and not twin["clear"]
     assert rows[0]["auc"] == report["auc"]
+
+
+def test_a_baseline_that_finds_no_face_has_a_sentence_instead_of_a_row(run, whole, crops, monkeypatch):
+    package = types.SimpleNamespace(
+        face_locations=lambda picture: [],
+        face_encodings=lambda crop, known_face_locations: [np.full(128, crop.mean())],
+    )
+    monkeypatch.setitem(sys.modules, "face_recognition", package)
+    monkeypatch.setattr("systems.find_spec", lambda name: object())
+    report = run("--images", crops, "--model", whole, "--baselines", "--impostor_pairs", 500)
+    assert [row["name"] for row in report["systems"]][1:] == [
+        "untrained network",
+        "raw pixels",
+        "face_recognition (dlib)",
+    ]
+    lost = "face_recognition (dlib), its own detector has no row: None of the 96 pictures has a face"
+    assert any(sentence.startswith(lost) for sentence in report["warnings"])
 
 
 def test_groups_by_file(run, refused, whole, crops, tmp_path):

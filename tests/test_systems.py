@@ -73,3 +73,24 @@ def test_face_recognition_has_a_row_where_it_is_installed_and_a_sentence_where_n
     found, missing = systems.baselines(model)
     assert missing == [] and found[2].kind == "dissimilarity"
     assert found[2].embed(faces).shape == (len(faces), 128)
+
+
+def test_face_recognition_finds_faces_by_itself_where_pictures_are_whole(bundle, monkeypatch) -> None:
+    """The face in the middle is chosen, and a picture without one is NaN: it counts as not recognised."""
+    small, middle = (0, 20, 20, 0), (30, 70, 70, 30)
+    found = {10: [small, middle], 20: []}
+    package = types.SimpleNamespace(
+        face_locations=lambda picture: found[int(picture[0, 0, 0])],
+        face_encodings=lambda picture, known_face_locations: [np.full(128, sum(known_face_locations[0]))],
+    )
+    monkeypatch.setitem(sys.modules, "face_recognition", package)
+    monkeypatch.setattr(systems, "find_spec", lambda name: object())
+    (model,) = systems.bundle_systems([bundle])
+    whole = systems.baselines(model, originals=True)[0][-1]
+    assert whole.recipe is None and whole.name == "face_recognition (dlib), its own detector"
+    rows = whole.embed([np.full((100, 100, 3), value, np.uint8) for value in (10, 20)])
+    assert (rows[0] == sum(middle)).all() and np.isnan(rows[1]).all() and rows.shape == (2, 128)
+    names = [system.name for system in systems.baselines(model)[0]]
+    assert "face_recognition (dlib)" in names and whole.name not in names
+    (cut,) = systems.bundle_systems([bundle], as_crops=True)
+    assert whole.name not in [system.name for system in systems.baselines(cut, originals=True)[0]]
