@@ -115,6 +115,7 @@ def test_the_bundle_is_prepared_once_and_calibration_is_kept(prepared, capsys):
     record = read_record(folder)
     assert record.flip and record.threshold and record.threshold.flip and not record.synthetic
     assert record.licence.startswith("CC0") and record.recipe == pretrained.RECIPE
+    assert record.recipe.detector == "mtcnn:exact" and folder.name.endswith(f"-{pretrained.EDITION}")
     mine = replace(record, threshold=replace(record.threshold, value=0.3))
     write_record(folder, mine)
     assert pretrained.pretrained_bundle() == folder and read_record(folder) == mine
