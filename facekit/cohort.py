@@ -32,6 +32,9 @@ WIDTH = 384
 LEAST_LEVEL = 0.05
 """Mean cosine with the nearest strangers below which embeddings have no crowds to spread."""
 
+NAME = "cohort_norm"
+"""The layer's name, by which exports know it: in 8 bits, nearness could not be told."""
+
 _FLOOR = 10  # percentile of b below which nothing is taken from the embedding
 _CROWDED = 95  # percentile of b at which psi has faded
 _KEPT = 0.5  # least a: an embedding stays mostly what the network made it
@@ -108,7 +111,7 @@ def fit_cohort(cohort: NDArray[np.floating], nearest: int, width: int = WIDTH, s
         )
     gamma = np.log(1 / _FADED) / (1 - np.percentile(crowd, _CROWDED))
     directions = np.random.default_rng(seed).normal(0, gamma**0.5, (cohort.shape[1], width // 2))
-    layer = CohortNorm(len(cohort), nearest, width, name="cohort_norm", dtype="float32")
+    layer = CohortNorm(len(cohort), nearest, width, name=NAME, dtype="float32")
     layer.build((None, cohort.shape[1]))
     layer.set_weights([cohort, directions, np.array([np.percentile(crowd, _FLOOR), level])])
     return layer

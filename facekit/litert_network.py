@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,7 +38,8 @@ def write_litert(
         network: RGB pictures of 0..255 to unit rows; it normalises its input itself.
         path: the file, written whole or not at all.
         quantize: "float16" keeps weights in half precision; "int8" weights, channel by channel, and what flows
-            between layers in 8 bits; the last layer, which scales rows to length 1, stays float32. None: float32.
+            between layers in 8 bits; what scales rows to length 1, and a cohort behind it, stays float32. None:
+            float32.
         samples: (n, S, S, 3) uint8 crops of real faces whose range "int8" is made for; a hundred or more.
 
     Raises:
@@ -47,6 +48,8 @@ def write_litert(
     """
     import tensorflow as tf
 
+    from facekit.cohort import CohortNorm
+    from facekit.layers import UnitNorm
     from facekit.onnx_network import in_float32
     from facekit.runtime import stderr_silenced
     from facekit.saved_model import serving_module
@@ -62,17 +65,18 @@ def write_litert(
     with stderr_silenced():
         data = converter.convert()
         if quantize == "int8":
-            data = _in_int8(again, data, network.layers[-1].name, samples)
+            last = [layer.name for layer in network.layers if isinstance(layer, (UnitNorm, CohortNorm))]
+            data = _in_int8(again, data, last, samples)
     write_bytes(path, data)
 
 
-def _in_int8(converter: Any, plain: bytes, last: str, samples: NDArray[np.uint8] | None) -> bytes:
-    """The network in 8 bits but for its last layer: lengths of 1 are lost in them.
+def _in_int8(converter: Any, plain: bytes, last: Sequence[str], samples: NDArray[np.uint8] | None) -> bytes:
+    """The network in 8 bits but for its last layers: lengths of 1 are lost in them.
 
     Args:
         converter: of the network, unused so far.
-        plain: the float32 file, which names what the last layer computes.
-        last: that layer's name.
+        plain: the float32 file, which names what the last layers compute.
+        last: those layers' names.
         samples: (n, S, S, 3) uint8.
     """
     import tensorflow as tf
@@ -80,7 +84,8 @@ def _in_int8(converter: Any, plain: bytes, last: str, samples: NDArray[np.uint8]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow's own tool uses the interpreter that it warns of
         interpreter = tf.lite.Interpreter(model_content=plain)
-        names = [tensor["name"] for tensor in interpreter.get_tensor_details() if f"/{last}" in tensor["name"]]
+        every = [tensor["name"] for tensor in interpreter.get_tensor_details()]
+        names = [name for name in every if any(f"/{layer}" in name for layer in last)]
         names += [tensor["name"] for tensor in interpreter.get_output_details()]
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: _one_by_one(samples)

@@ -45,7 +45,7 @@ def in_float16(model: Any) -> Any:
 
 
 def in_int8(model: Any, samples: NDArray[np.uint8]) -> Any:
-    """A model whose convolutions and matrix products are in 8 bits; all else stays float32.
+    """A model whose convolutions and matrix products are in 8 bits; all else, a cohort's among it, stays float32.
 
     Weights have a scale a channel and 7 bits: with 8, sums saturate on CPUs without VNNI instructions, and a file
     would give other numbers on another machine (onnxruntime's `reduce_range`).
@@ -61,6 +61,8 @@ def in_int8(model: Any, samples: NDArray[np.uint8]) -> Any:
     import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    from facekit.cohort import NAME as COHORT
 
     if not len(samples):
         raise ValueError("`samples`: int8 needs crops of real faces, by which the range of each layer is found.")
@@ -85,6 +87,7 @@ def in_int8(model: Any, samples: NDArray[np.uint8]) -> Any:
             op_types_to_quantize=["Conv", "MatMul"],
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=[node.name for node in model.graph.node if f"/{COHORT}" in node.name],
             per_channel=True,
             reduce_range=True,
         )

@@ -10,6 +10,7 @@ import train
 from config import Config
 from facekit.bundle import read_network, read_record
 from facekit.cohort import WIDTH, CohortNorm, crowding, fit_cohort, with_cohort, without_cohort
+from facekit.litert_network import LiteRTEmbedder, write_litert
 from facekit.onnx_network import OnnxEmbedder, write_onnx
 from facekit.weights import load_weights
 from tests.test_train import arguments
@@ -146,3 +147,23 @@ def test_a_run_judges_it_and_keeps_the_better(crops, tmp_path, capsys, asked):
     assert record.embedding_size == network.output_shape[-1] == base + (WIDTH if kept else 0)
     assert ("normalised by a cohort of" in told.split("Best epoch")[1]) == kept
     assert ("embeddings of training people" in (bundle / "model_card.md").read_text()) == kept
+
+
+@pytest.mark.parametrize("kind", ["onnx", "litert"])
+def test_in_8_bits_nearness_stays_exact(network, cohort, tmp_path, kind):
+    # The network before the layer loses what 8 bits lose; the layer must lose no more.
+    samples = np.random.default_rng(6).integers(0, 256, (64, 32, 32, 3)).astype(np.uint8)
+    if kind == "litert":
+        pytest.importorskip("ai_edge_litert")
+    losses = []
+    for place, model in enumerate(network):
+        rows = np.asarray(model(samples))
+        if kind == "onnx":
+            write_onnx(model, tmp_path / f"{place}.onnx", "int8", samples)
+            found = OnnxEmbedder(tmp_path / f"{place}.onnx")(samples)
+        else:
+            write_litert(model, tmp_path / f"{place}.tflite", "int8", samples)
+            found = LiteRTEmbedder(tmp_path / f"{place}.tflite")(samples)
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+        losses.append(float(np.max(1 - (rows * found).sum(axis=1))))
+    assert losses[1] < 2 * losses[0] + 1e-4, losses
