@@ -148,6 +148,8 @@ def _session(path: Path, threads: int | None) -> Any:
         raise ValueError(f"{path}: there is no such file.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is said by the exception
+    # Its threads would wait for the next call in a busy loop, and take a core from the search for faces meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
