@@ -28,7 +28,7 @@ NAME = "pretrained"
 """What `--model` calls it."""
 
 RECIPE = CropRecipe(size=SIDE, template="dlib", min_confidence=0.8, quality=100, detector=detector_name(exact=True))
-"""How its pictures are cut: by MTCNN's landmarks as computed, since rounding them costs accuracy."""
+"""How its pictures are cut: by MTCNN's landmarks as computed (whole pixels are as good: docs/pretrained.md)."""
 
 FIGURES = Path(__file__).resolve().parent / "pretrained.json"
 
