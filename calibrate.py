@@ -21,6 +21,7 @@ from pydantic import Field
 
 from facekit import runtime
 from facekit.bundle import BundleRecord, Threshold, read_record, write_record
+from facekit.files import check_writable
 from facekit.mirror import mirror_words
 from facekit.scored import ScoredPairs, refuse_one_class
 from facekit.settings import Settings, parse
@@ -169,6 +170,7 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
     task = read_task(command.pairs, command.images, command.impostor_pairs, command.exclude_people)
     (system,) = bundle_systems([named_bundle(command.model)], command.flip, command.as_crops)
     assert system.bundle is not None and system.record is not None
+    check_writable(system.bundle, "model")
     # As it was: the system's record lacks what was found with the other setting of `flip`.
     earlier = read_record(system.bundle)
     runtime.start_quietly()

@@ -25,7 +25,7 @@ from facekit.cropping import find_pictures, stamp
 from facekit.detectors import ALIGNER
 from facekit.files import check_writable, written_aside
 from facekit.manifest import crop_folder
-from pictures import PictureReader, find_images, people_pictures
+from pictures import Originals, PictureReader, find_images, people_pictures
 
 if TYPE_CHECKING:
     from inference import Verifier
@@ -82,6 +82,8 @@ def embed_folder(verifier: Verifier, folder: Path, output: Path, as_crops: bool 
     """
     if output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"`output` {output}: must end in {' or '.join(SUFFIXES)}.")
+    if output.is_dir():
+        raise ValueError(f"`output` {output}: is a folder. Name a file.")
     parquet = output.suffix.lower() == ".parquet"
     if parquet:
         _arrow(output)
@@ -91,7 +93,9 @@ def embed_folder(verifier: Verifier, folder: Path, output: Path, as_crops: bool 
         _refuse_foreign_names(folder, names)
     check_writable(output.parent, "output")
     recipe = None if as_crops else verifier.record.recipe
-    reader = PictureReader(recipe, find_images(folder, names, "embed"), CACHE, verifier.bundle / ALIGNER)
+    # Of originals what cannot be read (a broken link, a pipe) is told of with its reason, and stops nothing.
+    images = find_images(folder, names, "embed") if made else Originals(folder, {name: name for name in names})
+    reader = PictureReader(recipe, images, CACHE, verifier.bundle / ALIGNER)
     parts = output.with_name(output.name + ".parts")
     _claim(parts, _key(verifier, folder, names, as_crops))
     rows, reasons, reused = _embed_parts(verifier, reader, names, parts)

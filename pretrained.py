@@ -22,6 +22,7 @@ from facekit.detectors import detector_name
 from facekit.dlib_file import NAME as BACKBONE
 from facekit.dlib_file import SIDE, WIDTH
 from facekit.dlib_source import LICENCE, PACKAGE, VERSION
+from facekit.files import check_writable
 from facekit.settings import Settings, parse
 
 NAME = "pretrained"
@@ -49,6 +50,7 @@ def pretrained_bundle() -> Path:
     folder = runtime.cache_dir() / f"{BACKBONE}-{EDITION}"
     if _is_ready(folder):
         return folder
+    check_writable(folder.parent, "TUPLETFACE_CACHE")
     say(f"Preparing the pretrained network in {folder}, once (a minute at most, 50 MB).")
     runtime.start_quietly()
     from model import build_embedding_model

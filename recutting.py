@@ -14,6 +14,7 @@ from config import Config, CropConfig
 from facekit.alignment import CropRecipe
 from facekit.bundle import read_record
 from facekit.detectors import ALIGNER
+from facekit.files import check_writable
 from facekit.manifest import crop_folder
 from facekit.packed import is_packed
 from facekit.recutting import cut_alike, recut
@@ -34,6 +35,15 @@ def recipe_of_weights(weights: str | None) -> CropRecipe | None:
     return None
 
 
+def side_of_weights(weights: str | None) -> int:
+    """Side of the pictures that the network saw which training starts from, in pixels; its recipe is known."""
+    if weights == "dlib":
+        from facekit.dlib_file import SIDE
+
+        return SIDE
+    return read_record(Path(weights or "")).image_size
+
+
 def cut_for_weights(config: Config) -> Config:
     """The settings with train_dir and validation_dir cut as `weights` wants them.
 
@@ -45,6 +55,8 @@ def cut_for_weights(config: Config) -> Config:
     recipe = recipe_of_weights(config.weights)
     if recipe is None or config.keep_crops:
         return config
+    if (side := side_of_weights(config.weights)) != config.image_size:
+        print(f"`weights` know faces of {side} px, `image_size` is {config.image_size}: expect less of the start.")
     aligner = Path(config.weights or "") / ALIGNER
     train = _cut(config.train_dir, recipe, config.recut_dir, aligner)
     validation = config.validation_dir and _cut(config.validation_dir, recipe, config.recut_dir, aligner)
@@ -63,6 +75,7 @@ def _cut(folder: Path, recipe: CropRecipe, kept: Path, aligner: Path) -> Path:
         )
     key = hashlib.sha256(f"{folder.resolve()} {recipe.to_dict()}".encode()).hexdigest()[:8]
     target = kept / f"{folder.resolve().name}-{recipe.template}{recipe.size}-{key}"
+    check_writable(target.parent, "recut_dir")
     if made is not None:
         count = recut(folder, target, recipe)
         print(f"{folder}: cut otherwise than `weights` wants; {count:,} crops made from the originals in {target}.")

@@ -10,7 +10,7 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 from facekit.alignment import CropRecipe, template
 from facekit.detectors import ALIGNER
@@ -256,6 +256,9 @@ def read_network(path: Path) -> keras.Model:
     import facekit.layers  # noqa: F401  # both register what the file names
 
     file = path / NETWORK if path.is_dir() else path
+    if file.is_file() and not is_zipfile(file):
+        # Keras would say that there is no such file.
+        raise ValueError(f"{file}: cannot be loaded as a network (it is damaged, or of another kind).")
     try:
         return keras.saving.load_model(file, compile=False)
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 import shlex
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -180,7 +181,10 @@ def _read_torch(path: Path) -> dict[str, Any]:
             "code. Run: pip install 'torch>=2.6'"
         )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of another protocol of pickles; what it cannot read it refuses.
+            warnings.simplefilter("ignore", UserWarning)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         # PyTorch's own text proposes to run the file's code.
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from zipfile import is_zipfile
 
 import keras
 
@@ -42,6 +43,9 @@ def load_weights(model: keras.Model, path: Path, backbone: str) -> str:
 
 
 def _take_from_model(model: keras.Model, path: Path, backbone: str) -> str:
+    if not is_zipfile(path):
+        # Keras would say that there is no such file.
+        raise ValueError(f"`weights`: {path} cannot be read as a Keras model (it is damaged, or of another kind).")
     try:
         source = without_cohort(keras.models.load_model(path, compile=False))
     except Exception as error:  # a damaged zip, a foreign layer, another Keras: each raises its own kind

@@ -122,6 +122,16 @@ def test_crops_taken_as_they_are_are_told_in_the_evidence(calibrate, model, crop
     assert "found with" not in said["data"]
 
 
+def test_a_bundle_that_cannot_be_written_is_refused_before_the_work(calibrate, monkeypatch):
+    def read_only(folder, setting):
+        raise ValueError(f"{folder}: cannot be written. Choose another folder with `{setting}`.")
+
+    monkeypatch.setattr("calibrate.check_writable", read_only)
+    monkeypatch.setattr("scoring.embed", lambda *_: pytest.fail("embedded first"))
+    code, error = calibrate("--cost")
+    assert code == 2 and "cannot be written. Choose another folder with `model`" in error
+
+
 def test_by_cost(calibrate, model):
     code, said = calibrate("--cost")
     assert code == 0 and 0.1 <= said["threshold"] <= 1.5

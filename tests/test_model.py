@@ -275,6 +275,7 @@ def test_weights_that_do_not_fit(trained: keras.Model, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.keras"
     damaged.write_bytes(whole.read_bytes()[:1000])
     (tmp_path / "weights.ckpt").touch()
+    (tmp_path / "text.keras").write_text("text")
     cases: list[tuple[dict[str, Any], Path, str]] = [
         (dict(backbone="resnet18"), whole, r"`weights`: .*trained\.keras holds no backbone 'resnet18'"),
         (
@@ -283,6 +284,7 @@ def test_weights_that_do_not_fit(trained: keras.Model, tmp_path: Path) -> None:
             r"`weights`: .*trained\.weights\.h5 does not fit this backbone and embedding size",
         ),
         ({}, damaged, r"`weights`: .*damaged\.keras cannot be read as a Keras model"),
+        ({}, tmp_path / "text.keras", r"text\.keras cannot be read as a Keras model \(it is damaged, or of"),
         ({}, tmp_path / "gone.keras", r"`weights`: there is no file .*gone\.keras"),
         (
             {},

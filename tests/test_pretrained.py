@@ -192,3 +192,12 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("TUPLETFACE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert runtime.cache_dir() == tmp_path / "tupletface"
+
+
+def test_a_cache_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TUPLETFACE_CACHE", str(tmp_path / "file"))
+    assert pretrained.main([]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'file'}: cannot be written") and said.count("\n") == 1
+    assert "Choose another folder with `TUPLETFACE_CACHE`" in said

@@ -69,6 +69,15 @@ def test_training_takes_crops_as_its_weights_want_them(usual, photos, tmp_path, 
     assert config.train_dir.parent == tmp_path and manifest.crop_folder(config.train_dir).recipe.size == 150
     assert "cut otherwise than `weights` wants" in capsys.readouterr().out
     assert cut_for_weights(config) == config, "cut so already"
+    assert "expect less of the start" not in capsys.readouterr().out
+    small = Config(train_dir=config.train_dir, **{**settings, "image_size": 112})
+    assert cut_for_weights(small) == small
+    said = "`weights` know faces of 150 px, `image_size` is 112: expect less of the start."
+    assert said in capsys.readouterr().out
+    (tmp_path / "file").touch()
+    blocked = {**settings, "recut_dir": tmp_path / "file"}
+    with pytest.raises(ValueError, match="cannot be written .* Choose another folder with `recut_dir`"):
+        cut_for_weights(Config(train_dir=photos, **blocked))
     kept = Config(train_dir=usual, keep_crops=True, **settings)
     assert cut_for_weights(kept) == kept
     originals = cut_for_weights(Config(train_dir=photos, **settings))
@@ -157,6 +166,9 @@ def test_a_folder_is_embedded_and_goes_on_where_it_stopped(bundle, photos, tmp_p
     assert len(paths) == 32 and rows.shape == (32, 16)
     direct = Verifier(bundle).embed([photos / str(path) for path in paths])
     np.testing.assert_allclose(rows, direct, atol=1e-5)
+    Path("folder.npz").mkdir()
+    assert inference.main([*command[:3], "folder.npz", *command[4:]]) == 2
+    assert "`output` folder.npz: is a folder. Name a file." in capsys.readouterr().err
     assert inference.main([*command[:3], "rows.txt", *command[4:]]) == 2
     assert "must end in .npz or .parquet" in capsys.readouterr().err
     assert inference.main(["--embed", str(photos)]) == 2 and inference.main([]) == 2
@@ -186,14 +198,18 @@ def test_parquet_holds_what_npz_holds(bundle, photos, tmp_path, monkeypatch):
         shutil.copy(path, own / f"é 人 {number}.jpg")
     (own / "text.jpg").write_text("no picture")
     (own / "notes.txt").write_text("passed over")
+    (own / "to nowhere.jpg").symlink_to("nowhere")
+    os.mkfifo(own / "pipe.jpg")
+    others = ["pipe.jpg", "text.jpg", "to nowhere.jpg"]
     for suffix in ("npz", "parquet"):
         assert inference.main(["--embed", str(own), "--output", f"rows.{suffix}", "--model", str(bundle)]) == 0
     table = parquet.read_table("rows.parquet").to_pydict()
     with np.load("rows.npz") as found:
-        assert table["path"] == found["paths"].tolist() == ["text.jpg", *(f"é 人 {n}.jpg" for n in range(3))]
+        assert table["path"] == found["paths"].tolist() == [*others, *(f"é 人 {n}.jpg" for n in range(3))]
         np.testing.assert_array_equal(np.array(table["embedding"], np.float32), found["embeddings"])
         assert table["reason"] == found["reasons"].tolist()
-    assert dict(zip(table["path"], table["reason"], strict=True))["text.jpg"] == "unreadable"
+    reasons = dict(zip(table["path"], table["reason"], strict=True))
+    assert {reasons[name] for name in others} == {"unreadable"}
 
 
 def test_parquet_says_what_it_needs_before_the_work(bundle, photos, tmp_path, monkeypatch, capsys):
