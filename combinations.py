@@ -169,6 +169,8 @@ def _start_problems(c: Config) -> Iterator[str]:
     """What looks back to where training started, where that is nothing but random numbers."""
     if c.weights is not None:
         return
+    if not c.epochs:
+        yield "`epochs` 0 leaves the network as it starts, so it needs `weights` to start from."
     if c.distill:
         yield "`distill` keeps embeddings near the start's, so it needs `weights` to start from; set it to 0."
     if c.interpolate:

@@ -323,8 +323,9 @@ class Config(Settings):
     tensorboard_dir: Path | None = None
     """Where TensorBoard's files go, in a folder named after the run. None: runs_dir/name/tensorboard."""
 
-    epochs: PositiveInt = 10
-    """Epochs to train, in all (a resumed run goes on to this number). With `stages`, theirs count."""
+    epochs: int = Field(10, ge=0)
+    """Epochs to train, in all (a resumed run goes on to this number). With `stages`, theirs count. 0, with
+    `weights`: none; the network as it is gets your threshold and, where asked for, your `cohort`."""
 
     checkpoint_steps: PositiveInt | None = None
     """Steps between checkpoints inside an epoch. None: only at each epoch's end, and when interrupted."""

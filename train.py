@@ -272,6 +272,8 @@ def opening_words(session: Session, held_out: int) -> str:
     """How long the run is, what its lines mean, and what to doubt."""
     stages = [(part, part.epochs * steps) for part, steps in zip(session.parts, session.steps, strict=True)]
     total = sum(steps for _, steps in stages)
+    if not total:
+        return "0 epochs: nothing is trained; the network as it is gets a threshold."
     pictures = " or ".join(dict.fromkeys(f"{part.pictures_per_step:,}" for part in session.parts))
     lines = [
         f"{session.epochs} epochs, {total:,} steps of {pictures} pictures, on {runtime.device_words()}.",
@@ -361,6 +363,8 @@ def kept_words(record: BundleRecord) -> str:
     epoch, share = record.training["best_epoch"], record.training["interpolation"]
     people = record.training["cohort"]
     normalised = f", normalised by a cohort of {people:,} people" if people else ""
+    if not record.training["steps"]:
+        return f"The bundle holds the network as it started{normalised}"
     if not epoch:
         return f"No epoch beat the start, so the bundle holds the network as it started{normalised}"
     if share is None:

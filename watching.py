@@ -45,7 +45,7 @@ def tensorboard(session: Session, held_out: HeldOut) -> keras.callbacks.Callback
         pictures=held_out.pictures,
     )
     about = About(session.config.name, told, {"config": text})
-    return TensorBoard(folder, sources, about, pictures_every=ceil(session.epochs / MOST_DRAWN))
+    return TensorBoard(folder, sources, about, pictures_every=max(1, ceil(session.epochs / MOST_DRAWN)))
 
 
 def keep_embeddings(session: Session, held_out: HeldOut) -> keras.callbacks.Callback:

@@ -167,3 +167,18 @@ def test_in_8_bits_nearness_stays_exact(network, cohort, tmp_path, kind):
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
         losses.append(float(np.max(1 - (rows * found).sum(axis=1))))
     assert losses[1] < 2 * losses[0] + 1e-4, losses
+
+
+def test_without_an_epoch_the_start_gets_a_threshold_and_a_cohort(crops, tmp_path, capsys):
+    assert train.main(arguments(crops, tmp_path, "first", steps_per_epoch=4, epochs=1)) == 0
+    start = tmp_path / "first" / "bundle"
+    assert train.main(arguments(crops, tmp_path, "as-it-is", weights=start, epochs=0, cohort=3)) == 0
+    told = capsys.readouterr().out
+    record = read_record(tmp_path / "as-it-is" / "bundle")
+    assert "0 epochs: nothing is trained" in told and "The bundle holds the network as it started" in told
+    assert record.threshold and record.training["steps"] == 0
+    kept = without_cohort(read_network(tmp_path / "as-it-is" / "bundle"))
+    for found, given in zip(kept.get_weights(), without_cohort(read_network(start)).get_weights(), strict=True):
+        np.testing.assert_array_equal(found, given)
+    with pytest.raises(ValueError, match="`epochs` 0 leaves the network as it starts, so it needs `weights`"):
+        Config(epochs=0)
