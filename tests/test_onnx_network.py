@@ -75,6 +75,11 @@ def test_batches_of_any_size_and_none(written):
     assert embed(images[:0]).shape == (0, 16) and (embed.side, embed.width) == (SIDE, 16)
 
 
+def test_threads_that_wait_leave_the_cores_to_others(written):
+    options = OnnxEmbedder(written[1])._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 def test_batch_norm_is_folded_and_values_are_named(written):
     model = onnx.load(written[1])
     onnx.checker.check_model(model, full_check=True)
