@@ -111,7 +111,7 @@ def test_settings_survive_json(tmp_path):
         ("{", "is not JSON"),
         ("[1]", "expected a JSON object"),
         ('{"epoch": 3}', "did you mean `epochs`"),
-        ('{"epochs": -3}', "`epochs` must be greater than 0"),
+        ('{"epochs": -3}', "`epochs` must be greater than or equal to 0"),
     ],
 )
 def test_a_wrong_file_of_settings_is_named(tmp_path, text, sentence):
