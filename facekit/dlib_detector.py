@@ -90,7 +90,7 @@ def _confidence(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _dlib() -> Any:
     try:
-        import dlib  # type: ignore[import-not-found]
+        import dlib
     except ImportError:
         raise ValueError("dlib's detector needs the package `dlib`. Run: pip install dlib-bin") from None
     return dlib
