@@ -119,10 +119,12 @@ def untrained(bundle: Path, record: BundleRecord) -> System:
     """The network of a bundle with fresh random weights (seed 0): what its shape alone can do."""
     import keras
 
+    from facekit.cohort import without_cohort
     from facekit.trainer import Embedder
 
     keras.utils.set_random_seed(0)
-    embedder = Embedder(keras.models.clone_model(read_network(bundle)))
+    # A cohort without its numbers would divide by zero.
+    embedder = Embedder(keras.models.clone_model(without_cohort(read_network(bundle))))
 
     def embed(crops: Sequence[Image]) -> NDArray[np.float32]:
         return embedder(np.stack([resize_square(crop, record.image_size) for crop in crops]))

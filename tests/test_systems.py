@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import systems
+from facekit.bundle import read_network, read_record, write_bundle
+from facekit.cohort import fit_cohort, with_cohort
 from facekit.images import read_image
 from inference import Verifier
 
@@ -52,6 +55,17 @@ def test_the_untrained_network_has_other_weights_and_the_same_shape(bundle, face
     assert np.abs(rows - model.embed(faces)).max() > 0.01
     again, _ = systems.baselines(model)
     np.testing.assert_array_equal(again[0].embed(faces), rows)
+
+
+def test_a_model_with_a_cohort_has_its_untrained_network_too(bundle, faces, tmp_path) -> None:
+    network, folder = read_network(bundle), tmp_path / "cohort"
+    rows = np.random.default_rng(0).normal(size=(40, network.output_shape[-1])) + 1
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    normalised = with_cohort(network, fit_cohort(rows, 5))
+    write_bundle(folder, normalised, replace(read_record(bundle), embedding_size=normalised.output_shape[-1]))
+    (model,) = systems.bundle_systems([folder])
+    untrained = systems.baselines(model)[0][0]
+    np.testing.assert_allclose(np.linalg.norm(untrained.embed(faces), axis=1), 1, atol=1e-5)
 
 
 def test_face_recognition_has_a_row_where_it_is_installed_and_a_sentence_where_not(
