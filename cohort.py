@@ -37,7 +37,7 @@ def normalise(
     network: keras.Model,
     measure: Callable[[Embed], dict[str, float]],
     say: Callable[[str], None],
-) -> tuple[keras.Model, int]:
+) -> tuple[keras.Model, int | None]:
     """Put the cohort's layer behind a network, and keep it where `monitor`'s figure on held-out people is better.
 
     Args:
@@ -48,7 +48,8 @@ def normalise(
         say: tells the user the choice.
 
     Returns:
-        The better network, and the people in its cohort; 0: the network as it was.
+        The better network, and the people in its cohort; 0: the network as it was, which is no worse; None: there
+        was nothing to choose, no cohort could be made.
     """
     from facekit.cohort import fit_cohort, with_cohort
     from product import embedder
@@ -60,7 +61,7 @@ def normalise(
     except ValueError as error:
         # The network is trained: it must not be lost for a setting of what comes after.
         say(f"{error} The network stays as it is.")
-        return network, 0
+        return network, None
     before, after = measure(embed)[figure], measure(embedder(normalised, config))[figure]
     better = after > before if larger else after < before
     say(

@@ -110,7 +110,7 @@ def write_product(
 
     if config.cohort:
         network, people = normalise(config, split.train, network, measure, print)
-        made = made._replace(cohort=people, candidates=made.candidates + 1)
+        made = made._replace(cohort=people or 0, candidates=made.candidates + (people is not None))
     figures = measure(embedder(network, config))
     crops = crop_folder(config.train_dir)
     record = BundleRecord(

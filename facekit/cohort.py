@@ -11,10 +11,10 @@ The layer says it in the embedding itself, so that plain cosines and distances, 
 
     phi(u) = [a u ; sqrt(1 - a^2) psi(u)],      a(u) = 1 - (b(u) - floor) / (2 level).
 
-level is the cohort's own mean of b, floor its 10th percentile. Between strangers psi(u) and psi(v) are all but
-orthogonal, and phi(u).phi(v) = a(u) a(v) cos(u, v), which near cos = level is s(u, v) but for a constant. psi
-are random Fourier features (Rahimi & Recht 2007) of exp(-gamma (1 - cos)), gamma such that this has faded to
-0.01 at the 95th percentile of b: strangers hardly see it even in a crowd.
+level is the cohort's own mean of b, floor its 10th percentile; a stays in [1/2, 1]. Between strangers psi(u)
+and psi(v) are all but orthogonal, and phi(u).phi(v) = a(u) a(v) cos(u, v), which near cos = level is s(u, v) but
+for a constant. psi are random Fourier features (Rahimi & Recht 2007) of exp(-gamma (1 - cos)), gamma such that
+this has faded to 0.01 at the 95th percentile of b: strangers hardly see it even in a crowd.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 WIDTH = 384
-"""Numbers that the layer adds to an embedding: more of them, less noise between strangers (1 / sqrt(WIDTH / 2))."""
+"""Numbers that the layer adds to an embedding: more of them, less noise between strangers (1 / sqrt(WIDTH))."""
 
 LEAST_LEVEL = 0.05
 """Mean cosine with the nearest strangers below which embeddings have no crowds to spread."""
@@ -39,6 +39,7 @@ _FLOOR = 10  # percentile of b below which nothing is taken from the embedding
 _CROWDED = 95  # percentile of b at which psi has faded
 _KEPT = 0.5  # least a: an embedding stays mostly what the network made it
 _FADED = 0.01  # what psi(u).psi(v) has faded to there
+_LEAST_APART = 1e-5  # of 1 - cosine, there: less is float32's noise, and psi would be noise too
 _BLOCK = 1024
 
 
@@ -98,10 +99,13 @@ def fit_cohort(cohort: NDArray[np.floating], nearest: int, width: int = WIDTH, s
         seed: of the random directions.
 
     Raises:
-        ValueError: too few people, or strangers so far apart (`LEAST_LEVEL`) that there is nothing to normalise.
+        ValueError: too few people; strangers so far apart (`LEAST_LEVEL`) that there is nothing to normalise, or so
+            near that nobody can be told apart; or an embedding that is NaN or infinite.
     """
     if not 1 <= nearest < len(cohort):
         raise ValueError(f"`cohort` {nearest} needs more than {nearest} training people; there are {len(cohort)}.")
+    if not np.isfinite(cohort).all():
+        raise ValueError("`cohort`: embeddings of training people are NaN or infinite.")
     crowd = crowding(cohort, nearest)
     level = float(crowd.mean())
     if level < LEAST_LEVEL:
@@ -109,7 +113,13 @@ def fit_cohort(cohort: NDArray[np.floating], nearest: int, width: int = WIDTH, s
             f"`cohort`: the nearest strangers among the training people have a mean cosine of {level:.3f}, below "
             f"{LEAST_LEVEL}: no region of the embedding is crowded."
         )
-    gamma = np.log(1 / _FADED) / (1 - np.percentile(crowd, _CROWDED))
+    apart = 1 - np.percentile(crowd, _CROWDED)
+    if apart < _LEAST_APART:
+        raise ValueError(
+            "`cohort`: one in twenty training people, or more, have all but the same embedding as their nearest "
+            "strangers: the network has collapsed, or people are there under several names."
+        )
+    gamma = np.log(1 / _FADED) / apart
     directions = np.random.default_rng(seed).normal(0, gamma**0.5, (cohort.shape[1], width // 2))
     layer = CohortNorm(len(cohort), nearest, width, name=NAME, dtype="float32")
     layer.build((None, cohort.shape[1]))

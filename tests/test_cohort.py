@@ -97,6 +97,26 @@ def test_too_few_people_and_strangers_far_apart_are_refused(cohort):
         fit_cohort(far, 5)
 
 
+def test_strangers_who_cannot_be_told_apart_and_no_numbers_are_refused(cohort):
+    one = np.tile(cohort[:1], (40, 1))
+    nearly = unit(one + 1e-4 * np.random.default_rng(7).normal(size=one.shape)).astype(np.float32)
+    for rows in (one, nearly, np.concatenate([cohort, one])):
+        with pytest.raises(ValueError, match="have all but the same embedding as their nearest strangers"):
+            fit_cohort(rows, 5)
+    lost = cohort.copy()
+    lost[3] = np.nan
+    with pytest.raises(ValueError, match="embeddings of training people are NaN or infinite"):
+        fit_cohort(lost, 5)
+
+
+def test_strangers_hardly_see_what_is_added(cohort):
+    layer = fit_cohort(cohort, 10)
+    phases = unit(np.random.default_rng(8).normal(size=(400, 64))) @ layer.get_weights()[1]
+    own = np.concatenate([np.cos(phases), np.sin(phases)], axis=1) * (WIDTH / 2) ** -0.5
+    noise = (own @ own.T)[np.triu_indices(len(own), 1)]
+    assert np.std(noise) == pytest.approx(WIDTH**-0.5, rel=0.1)
+
+
 @pytest.fixture(scope="module")
 def network(cohort) -> tuple[keras.Model, keras.Model]:
     """A small embedding network, and the same with a cohort."""
@@ -143,6 +163,8 @@ def test_a_run_judges_it_and_keeps_the_better(crops, tmp_path, capsys, asked):
     kept = "held-out people is" in told and told.split("without ")[1].split("\n")[0].endswith(": kept.")
     assert ("needs more than 500 training people" in told) == (asked == 500)
     assert isinstance(network.layers[-1], CohortNorm) == kept == bool(record.training["cohort"])
+    # A cohort that could not be made was no candidate.
+    assert record.training["candidates"] == 2 + (asked == 5)
     base = read_network(tmp_path / "run" / "checkpoints" / "best.keras").output_shape[-1]
     assert record.embedding_size == network.output_shape[-1] == base + (WIDTH if kept else 0)
     assert ("normalised by a cohort of" in told.split("Best epoch")[1]) == kept
