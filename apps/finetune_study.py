@@ -27,9 +27,9 @@ from apps.timing import row
 from config import Config
 from facekit import runtime
 from facekit.files import write_text
-from facekit.name_list import names_text
+from facekit.name_list import names_text, read_names
 from facekit.settings import Settings, parse, read_settings
-from runs import RunFolder
+from runs import PLACES, RunFolder
 
 if TYPE_CHECKING:
     from facekit.index import PeopleIndex
@@ -75,19 +75,33 @@ def base_config(command: StudyCommand) -> Config:
     """The settings that all runs share; faces are cut as the weights know them.
 
     Raises:
-        ValueError: they do not start from weights, or have no cohort.
+        ValueError: they do not start from weights, have no cohort, or exclude people, as the folds do.
     """
     from recutting import cut_for_weights
 
     base = Config(**read_settings(command.config, Config).model_dump() | {"train_dir": command.crops})
     if base.weights is None or not base.cohort:
         raise ValueError(f"{command.config}: a study of fine-tuning needs `weights` and `cohort`.")
+    if base.exclude_people is not None:
+        raise ValueError(
+            f"{command.config}: `exclude_people` is the study's own, for its folds. Leave it out, and take people "
+            f"who must not take part out of {command.crops}."
+        )
     return cut_for_weights(base.model_copy(update={"runs_dir": command.output_dir}))
 
 
 def run_config(base: Config, fold: int, seed: int, people: Sequence[str]) -> Config:
-    """The settings of one run, which never sees the fold's people; their names go to a file."""
+    """The settings of one run, which never sees the fold's people; their names go to a file.
+
+    Raises:
+        ValueError: an earlier study of the folder held out others: its runs saw people of this fold.
+    """
     held = base.runs_dir / f"fold-{fold}.txt"
+    if held.exists() and read_names(held, "output_dir") != [*people]:
+        raise ValueError(
+            f"{held}: an earlier study with other `folds` or crops held out other people there. Choose another "
+            "--output_dir."
+        )
     write_text(held, names_text(people))
     return base.model_copy(update={"exclude_people": held, "seed": seed, "name": f"fold-{fold}-seed-{seed}"})
 
@@ -96,17 +110,33 @@ def train_one(config: Config) -> None:
     """Train a run with the project's own command, or go on with it, unless its bundle is there.
 
     Raises:
-        ValueError: it failed; its output says why.
+        ValueError: it failed, and its output says why; or what is there is a run of other settings.
     """
     folder = RunFolder.of(config)
+    settings = config.runs_dir / f"{config.name}.json"
+    if settings.exists():
+        refuse_other(settings, config)
     if (folder.bundle / "bundle.json").exists():
         return
-    settings = config.runs_dir / f"{config.name}.json"
     write_text(settings, config.to_json())
     resumed = ["--resume", "--name", config.name, "--runs_dir", str(config.runs_dir)]
-    words = resumed if folder.state.exists() else ["--config", str(settings.resolve())]
+    words = resumed if folder.config.exists() else ["--config", str(settings.resolve())]
     if code := subprocess.run([sys.executable, str(ROOT / "train.py"), *words]).returncode:
         raise ValueError(f"train.py {' '.join(words)}: ended with exit code {code}; see above.")
+
+
+def refuse_other(settings: Path, config: Config) -> None:
+    """See that a run of an earlier call was made by these settings, but for where and how pictures are read.
+
+    Raises:
+        ValueError: it was not; names a setting.
+    """
+    before, now = read_settings(settings, Config).model_dump(), config.model_dump()
+    if changed := [name for name in now if name not in PLACES and before[name] != now[name]]:
+        raise ValueError(
+            f"{settings}: an earlier study made this run with `{changed[0]}` {before[changed[0]]}, not "
+            f"{now[changed[0]]}. Choose another --output_dir."
+        )
 
 
 def judge(config: Config, index: PeopleIndex, most_each: int) -> dict[str, list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from scipy import stats
 
 import train
 from apps import finetune_study
-from apps.finetune_study import FMRS, NETWORKS, fold_of_people, gains, table
+from apps.finetune_study import FMRS, NETWORKS, fold_of_people, gains, run_config, table, train_one
 from config import Config
 from facekit.index import index_people
 from facekit.name_list import read_names
@@ -51,6 +52,46 @@ def test_settings_without_weights_or_cohort_are_refused(crops, tmp_path, capsys)
     (tmp_path / "plain.json").write_text(Config(image_size=32).to_json())
     assert finetune_study.main([str(crops), "--config", str(tmp_path / "plain.json")]) == 2
     assert "plain.json: a study of fine-tuning needs `weights` and `cohort`" in capsys.readouterr().err
+
+
+def test_people_whom_the_settings_exclude_are_not_taken_back_in_silence(crops, tmp_path, capsys):
+    config = Config(image_size=32, weights="imagenet", backbone="mobilenet_v2", cohort=2, exclude_people=tmp_path)
+    (tmp_path / "few.json").write_text(config.to_json())
+    assert finetune_study.main([str(crops), "--config", str(tmp_path / "few.json")]) == 2
+    assert "few.json: `exclude_people` is the study's own, for its folds" in capsys.readouterr().err
+
+
+def test_runs_of_another_study_are_not_taken_for_this_ones(tmp_path, monkeypatch):
+    base = Config(runs_dir=tmp_path, learning_rate=0.001)
+    config = run_config(base, 0, 0, ["Ann", "Bob"])
+    assert run_config(base, 0, 1, ["Ann", "Bob"]).exclude_people == config.exclude_people
+    with pytest.raises(ValueError, match="fold-0.txt: an earlier study with other `folds` or crops"):
+        run_config(base, 0, 0, ["Ann", "Eve"])
+    (tmp_path / f"{config.name}.json").write_text(config.to_json())
+    (tmp_path / config.name / "bundle").mkdir(parents=True)
+    (tmp_path / config.name / "bundle" / "bundle.json").write_text("{}")
+    monkeypatch.setattr(finetune_study.subprocess, "run", None)
+    train_one(config)
+    train_one(config.model_copy(update={"read_threads": 7}))
+    other = config.model_copy(update={"learning_rate": 0.002})
+    with pytest.raises(ValueError, match="fold-0-seed-0.json: .* this run with `learning_rate` 0.001, not 0.002"):
+        train_one(other)
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_goes_on(tmp_path, monkeypatch):
+    config = run_config(Config(runs_dir=tmp_path), 0, 0, ["Ann"])
+    called = []
+
+    def trained(words):
+        called.append(words[2:])
+        return types.SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(finetune_study.subprocess, "run", trained)
+    train_one(config)
+    (tmp_path / config.name).mkdir()
+    (tmp_path / config.name / "config.json").write_text(config.to_json())
+    train_one(config)
+    assert [words[0] for words in called] == ["--config", "--resume"]
 
 
 @pytest.mark.slow
