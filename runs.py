@@ -81,6 +81,11 @@ class RunFolder:
         return self.root / "unreadable.csv"
 
     @property
+    def curve(self) -> Path:
+        """Figures epoch by epoch, drawn; of a run without an epoch there is none."""
+        return self.root / "learning_curve.png"
+
+    @property
     def bundle(self) -> Path:
         """The product."""
         return self.root / "bundle"
@@ -205,4 +210,4 @@ def write_history(folder: RunFolder, rows: Sequence[dict[str, float]]) -> None:
     epochs = [row for row in rows if row["epoch"] > 0]  # without the start, whose row has no loss
     columns = {name: [row.get(name, float("nan")) for row in epochs] for name in names}
     if epochs:
-        save_figure(learning_curve_figure(columns), folder.root / "learning_curve.png")
+        save_figure(learning_curve_figure(columns), folder.curve)

@@ -375,10 +375,11 @@ def kept_words(record: BundleRecord) -> str:
 def closing_words(config: Config, record: BundleRecord) -> str:
     """What was made, where, and what to do next."""
     folder, note = RunFolder.of(config), f"{record.figures.get('note', '')}\n".lstrip()
+    curve = f"   Curve: {folder.curve}" if folder.curve.exists() else ""
     return (
         f"{kept_words(record)}: {verification_words(record.figures)} (thresholds from other folds).\n"
         f"{note}Threshold {record.threshold.text() if record.threshold else 'uncalibrated'}.\n"
-        f"Model: {folder.bundle}   Curve: {folder.root / 'learning_curve.png'}\n"
+        f"Model: {folder.bundle}{curve}\n"
         f"Next: python evaluate.py --model {folder.bundle} --pairs PAIRS --images PICTURES\n"
         f"      python inference.py A.jpg B.jpg --model {folder.bundle}\n"
         f"      tensorboard --logdir {config.tensorboard_dir or config.runs_dir}"

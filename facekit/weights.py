@@ -47,21 +47,23 @@ def _take_from_model(model: keras.Model, path: Path, backbone: str) -> str:
         # Keras would say that there is no such file.
         raise ValueError(f"`weights`: {path} cannot be read as a Keras model (it is damaged, or of another kind).")
     try:
-        source = without_cohort(keras.models.load_model(path, compile=False))
+        whole = keras.models.load_model(path, compile=False)
     except Exception as error:  # a damaged zip, a foreign layer, another Keras: each raises its own kind
         raise ValueError(
             f"`weights`: {path} cannot be read as a Keras model ({_first_sentence(error)})."
         ) from error
+    source = without_cohort(whole)
+    left = "" if source is whole else " Its cohort stays behind: `cohort` makes one of the training people."
     if backbone not in [layer.name for layer in source.layers]:
         raise ValueError(f"`weights`: {path} holds no backbone {backbone!r}.")
     if _shapes(source) == _shapes(model):
         model.set_weights(source.get_weights())
-        return f"{path}: all weights taken."
+        return f"{path}: all weights taken.{left}"
     old, new = source.get_layer(backbone), model.get_layer(backbone)
     if _shapes(old) != _shapes(new):
         raise ValueError(f"`weights`: the backbone {backbone!r} in {path} has weights of other shapes.")
     new.set_weights(old.get_weights())
-    return f"{path}: its embedding head differs, so only the backbone's weights were taken."
+    return f"{path}: its embedding head differs, so only the backbone's weights were taken.{left}"
 
 
 def _take_from_weights(model: keras.Model, path: Path) -> str:

@@ -150,7 +150,8 @@ def test_training_starts_from_the_network_without_its_cohort(network, pictures, 
     plain, normalised = network
     normalised.save(tmp_path / "model.keras")
     fresh = build_embedding_model(Config(image_size=32, embedding_size=64))
-    assert "all weights taken" in load_weights(fresh, tmp_path / "model.keras", "small")
+    told = load_weights(fresh, tmp_path / "model.keras", "small")
+    assert told.endswith("all weights taken. Its cohort stays behind: `cohort` makes one of the training people.")
     np.testing.assert_allclose(fresh(pictures), plain(pictures), atol=1e-6)
     assert without_cohort(plain) is plain
 
@@ -198,6 +199,9 @@ def test_without_an_epoch_the_start_gets_a_threshold_and_a_cohort(crops, tmp_pat
     told = capsys.readouterr().out
     record = read_record(tmp_path / "as-it-is" / "bundle")
     assert "0 epochs: nothing is trained" in told and "The bundle holds the network as it started" in told
+    # There is no curve of no epochs.
+    assert "learning_curve" not in told.split("0 epochs")[1]
+    assert not (tmp_path / "as-it-is" / "learning_curve.png").exists()
     assert record.threshold and record.training["steps"] == 0
     kept = without_cohort(read_network(tmp_path / "as-it-is" / "bundle"))
     for found, given in zip(kept.get_weights(), without_cohort(read_network(start)).get_weights(), strict=True):
