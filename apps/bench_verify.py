@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -318,6 +319,10 @@ class Contender:
             if not self.package:
                 raise
             self.trouble = f"does not run: {error}"
+        except BrokenProcessPool:
+            if not self.package:
+                raise ValueError(f"{self.name}: its process died. Is there memory enough?") from None
+            self.trouble = "does not run: its process died"
 
     def take_turn(self, calls: int) -> None:
         """Verify some times."""

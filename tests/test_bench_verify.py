@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import types
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -120,6 +121,16 @@ def test_a_package_that_is_missing_says_how_to_get_it(whole, photos, monkeypatch
         "deepface, Dlib, mtcnn",
         "not installed: pip install deepface tf-keras dlib-bin",
     ]
+
+
+def test_a_process_that_dies_is_its_packages_trouble_or_one_sentence() -> None:
+    theirs, ours = Contender("theirs", os._exit, "numpy"), Contender("ours", os._exit)  # type: ignore[arg-type]
+    with ExitStack() as stack:
+        theirs.start(3, stack)  # type: ignore[arg-type]  # what it dies of
+        theirs.take_turn(1)
+        assert theirs.trouble == "does not run: its process died" and not theirs.whole
+        with pytest.raises(ValueError, match="^ours: its process died. Is there memory enough"):
+            ours.start(3, stack)  # type: ignore[arg-type]
 
 
 def test_faces_known_are_the_packages_own(photos, packages) -> None:
