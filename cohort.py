@@ -74,7 +74,8 @@ def normalise(
 def cohort_rows(config: Config, index: PeopleIndex, embed: Embed) -> NDArray[np.float32]:
     """Embeddings of training people, one picture each, the first by name: (n, D) unit rows.
 
-    People beyond `MOST` are drawn by `seed`; those whose picture cannot be read are left out.
+    People beyond `MOST` are drawn by `seed`; those whose picture cannot be read are left out; where
+    none can, there are no rows.
     """
     from held_out import read_all
 
@@ -89,4 +90,4 @@ def cohort_rows(config: Config, index: PeopleIndex, embed: Embed) -> NDArray[np.
     for start in range(0, len(names), _AT_ONCE):
         images, _ = read_all(index, names[start : start + _AT_ONCE], config.image_size)
         rows += [embed(np.stack([*images.values()]))] if images else []
-    return np.concatenate(rows)
+    return np.concatenate(rows) if rows else np.empty((0, 1), np.float32)

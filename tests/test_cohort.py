@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
 
 import train
+from cohort import normalise
 from config import Config
 from facekit.bundle import read_network, read_record
 from facekit.cohort import WIDTH, CohortNorm, crowding, fit_cohort, with_cohort, without_cohort
+from facekit.index import index_people
 from facekit.litert_network import LiteRTEmbedder, write_litert
 from facekit.onnx_network import OnnxEmbedder, write_onnx
 from facekit.weights import load_weights
@@ -172,6 +176,16 @@ def test_a_run_judges_it_and_keeps_the_better(crops, tmp_path, capsys, asked):
     assert ("embeddings of training people" in (bundle / "model_card.md").read_text()) == kept
 
 
+def test_without_a_picture_that_can_be_read_the_network_stays_as_it_is(crops, network, tmp_path):
+    index = index_people(shutil.copytree(crops, tmp_path / "gone"))
+    shutil.rmtree(tmp_path / "gone")
+    told: list[str] = []
+    config = Config(image_size=32, cohort=5)
+    kept, people = normalise(config, index, network[0], lambda embed: {"auc": 0.5}, told.append)
+    assert kept is network[0] and people is None
+    assert told == ["`cohort` 5 needs more than 5 training people; there are 0. The network stays as it is."]
+
+
 @pytest.mark.parametrize("kind", ["onnx", "litert"])
 def test_in_8_bits_nearness_stays_exact(network, cohort, tmp_path, kind):
     # The network before the layer loses what 8 bits lose; the layer must lose no more.
@@ -206,5 +220,10 @@ def test_without_an_epoch_the_start_gets_a_threshold_and_a_cohort(crops, tmp_pat
     kept = without_cohort(read_network(tmp_path / "as-it-is" / "bundle"))
     for found, given in zip(kept.get_weights(), without_cohort(read_network(start)).get_weights(), strict=True):
         np.testing.assert_array_equal(found, given)
+    # Another cohort, or none, needs no training again.
+    again = ["--resume", "--name", "as-it-is", "--runs_dir", str(tmp_path), "--cohort", "0"]
+    assert train.main(again) == 0
+    record = read_record(tmp_path / "as-it-is" / "bundle")
+    assert (record.training["cohort"], record.training["candidates"]) == (0, 1) and "note" not in record.figures
     with pytest.raises(ValueError, match="`epochs` 0 leaves the network as it starts, so it needs `weights`"):
         Config(epochs=0)

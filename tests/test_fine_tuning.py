@@ -240,7 +240,7 @@ def test_distillation_is_the_same_compiled_with_xla(rng, whole_batch):
 
 
 @pytest.mark.parametrize("whole_batch", [True, False])
-def test_distillation_adds_adds_the_mean_distance_from_the_start(rng, whole_batch):
+def test_distillation_adds_the_mean_distance_from_the_start(rng, whole_batch):
     image = keras.Input((2, 2, 3))
     network = keras.Model(image, UnitNorm()(keras.layers.Dense(4)(keras.layers.Flatten()(image))))
     start = keras.models.clone_model(network)
