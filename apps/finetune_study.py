@@ -121,8 +121,18 @@ def train_one(config: Config) -> None:
     write_text(settings, config.to_json())
     resumed = ["--resume", "--name", config.name, "--runs_dir", str(config.runs_dir)]
     words = resumed if folder.config.exists() else ["--config", str(settings.resolve())]
-    if code := subprocess.run([sys.executable, str(ROOT / "train.py"), *words]).returncode:
+    if code := run_to_its_end([sys.executable, str(ROOT / "train.py"), *words]):
         raise ValueError(f"train.py {' '.join(words)}: ended with exit code {code}; see above.")
+
+
+def run_to_its_end(command: Sequence[str]) -> int:
+    """Run a program and give its exit code; an interruption, which it gets too, waits until it has saved."""
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait()
+            raise
 
 
 def refuse_other(settings: Path, config: Config) -> None:

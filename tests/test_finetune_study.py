@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-import types
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -70,7 +74,7 @@ def test_runs_of_another_study_are_not_taken_for_this_ones(tmp_path, monkeypatch
     (tmp_path / f"{config.name}.json").write_text(config.to_json())
     (tmp_path / config.name / "bundle").mkdir(parents=True)
     (tmp_path / config.name / "bundle" / "bundle.json").write_text("{}")
-    monkeypatch.setattr(finetune_study.subprocess, "run", None)
+    monkeypatch.setattr(finetune_study, "run_to_its_end", None)
     train_one(config)
     train_one(config.model_copy(update={"read_threads": 7}))
     other = config.model_copy(update={"learning_rate": 0.002})
@@ -84,14 +88,38 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_goes_on(tmp_path, mo
 
     def trained(words):
         called.append(words[2:])
-        return types.SimpleNamespace(returncode=0)
+        return 0
 
-    monkeypatch.setattr(finetune_study.subprocess, "run", trained)
+    monkeypatch.setattr(finetune_study, "run_to_its_end", trained)
     train_one(config)
     (tmp_path / config.name).mkdir()
     (tmp_path / config.name / "config.json").write_text(config.to_json())
     train_one(config)
     assert [words[0] for words in called] == ["--config", "--resume"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals to a group of processes")
+def test_an_interrupted_run_is_not_killed_while_it_saves(tmp_path):
+    run = (
+        "import pathlib, signal, sys, time\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "def save(*_):\n    time.sleep(1)\n    (folder / 'saved').touch()\n    sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, save)\n"
+        "(folder / 'started').touch()\ntime.sleep(60)\n"
+    )
+    study = (
+        "import signal, sys\nfrom apps.finetune_study import run_to_its_end\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever runs the tests may ignore it
+        "try:\n    run_to_its_end([sys.executable, '-c', sys.argv[1], sys.argv[2]])\n"
+        "except KeyboardInterrupt:\n    sys.exit(3)\n"
+    )
+    words = [sys.executable, "-c", study, run, str(tmp_path)]
+    process = subprocess.Popen(words, cwd=finetune_study.ROOT, start_new_session=True)
+    until = time.monotonic() + 120
+    while not (tmp_path / "started").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 3 and (tmp_path / "saved").exists()
 
 
 @pytest.mark.slow
