@@ -266,7 +266,7 @@ def _verifier(model: Path | None) -> Any:
         return None
     from inference import Verifier
 
-    verifier = Verifier(model)
+    verifier = Verifier(model, engine="tensorflow")
     runtime.start_quietly()
     return verifier
 

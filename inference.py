@@ -8,9 +8,12 @@ Run: python inference.py a.jpg b.jpg --model runs/first/bundle
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -100,12 +103,13 @@ class Comparison:
 def find_bundle(runs_dir: Path = Path("runs")) -> Path:
     """The newest bundle below `runs_dir` that was trained on real pictures; else the pretrained one.
 
-    A bundle that is damaged or of another version is passed over with a word.
+    The newest is the one that was made last; calibrating one makes it no newer. Of several the first by name. A
+    bundle that is damaged or of another version is passed over with a word.
 
     Raises:
         ValueError: there is none, and the pretrained one cannot be had.
     """
-    bundles = sorted(runs_dir.glob("*/bundle/bundle.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    bundles = sorted(runs_dir.glob("*/bundle/bundle.json"), key=lambda path: (-_made_at(path), path))
     for path in bundles:
         try:
             if not read_record(path.parent).synthetic:
@@ -117,14 +121,37 @@ def find_bundle(runs_dir: Path = Path("runs")) -> Path:
     return pretrained_bundle()
 
 
+def _made_at(path: Path) -> float:
+    """When the bundle of this bundle.json was made, in seconds since 1970.
+
+    A record that cannot be read counts as the newest, so that it is told of; one without a date as the oldest.
+    """
+    try:
+        created = json.loads(path.read_text(encoding="utf-8"))["created"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return math.inf
+    try:
+        return datetime.fromisoformat(created).timestamp()
+    except (ValueError, TypeError):
+        return -math.inf
+
+
 def named_bundle(model: Path | None) -> Path:
-    """The bundle that `--model` names: a folder, "pretrained", or by default `find_bundle`'s."""
+    """The bundle that `--model` names: a folder, "pretrained", or by default `find_bundle`'s.
+
+    Raises:
+        ValueError: there is no such folder, and "pretrained" may have been meant.
+    """
     if model is None:
         return find_bundle()
-    if str(model) == "pretrained" and not model.exists():
+    if model.exists():
+        return model
+    if str(model) == "pretrained":
         from pretrained import pretrained_bundle
 
         return pretrained_bundle()
+    if get_close_matches(str(model), ["pretrained"], cutoff=0.8):
+        raise ValueError(f"`model` {model}: there is no such folder. Did you mean `pretrained`?")
     return model
 
 
@@ -132,7 +159,7 @@ class Verifier:
     """A bundle at work: pictures in, embeddings and verdicts out.
 
     Args:
-        bundle: the bundle's folder.
+        bundle: the bundle's folder, or "pretrained". None: as for `--model`, see `find_bundle`.
         flip: whether embeddings are averaged with the mirror image's. None: as the bundle says. Its threshold and
             probability hold for the way they were found: with the other one there is no verdict.
         engine: "onnx" computes with the bundle's ONNX form, without TensorFlow, where it has one; "tensorflow" with
@@ -143,9 +170,12 @@ class Verifier:
     """
 
     def __init__(
-        self, bundle: Path | str, flip: bool | None = None, engine: Literal["onnx", "tensorflow"] = "tensorflow"
+        self,
+        bundle: Path | str | None = None,
+        flip: bool | None = None,
+        engine: Literal["onnx", "tensorflow"] = "onnx",
     ):
-        self.bundle = Path(bundle)
+        self.bundle = named_bundle(None if bundle is None else Path(bundle))
         self.record: BundleRecord = with_flip(read_record(self.bundle), flip)
         self.engine = engine if (self.bundle / ONNX).is_file() else "tensorflow"
         self._detector: Detector | None = None
@@ -438,7 +468,7 @@ def run_embedding(command: InferenceCommand) -> int:
         raise ValueError("`embed` needs `output`: a file ending in .npz or .parquet.")
     assert command.embed is not None
     prepare_worker()
-    verifier = Verifier(named_bundle(command.model), command.flip, engine="onnx")
+    verifier = Verifier(command.model, command.flip)
     print(embed_folder(verifier, command.embed, command.output, command.as_crops).text())
     return SAME
 
@@ -453,15 +483,15 @@ def run(command: InferenceCommand) -> int:
     if command.embed is not None:
         return run_embedding(command)
     if command.image1 is None or command.image2 is None:
-        raise ValueError("Name two pictures to compare, or a folder with `embed`.")
-    verifier = Verifier(named_bundle(command.model), command.flip, engine="onnx") if command.model else None
+        raise ValueError("Name two pictures to compare, or a folder of pictures with `--embed`.")
+    verifier = Verifier(command.model, command.flip) if command.model else None
     paths = (command.image1, command.image2)
     images = [read_image(path) for path in paths]
     if command.output is not None:
         if command.output.suffix.lower() not in DRAWINGS:
             raise ValueError(f"`output` {command.output}: must end in one of {', '.join(DRAWINGS)}.")
         check_writable(command.output.parent, "output")
-    verifier = verifier or Verifier(find_bundle(), command.flip, engine="onnx")
+    verifier = verifier or Verifier(None, command.flip)
     prepare_worker()
     seen = see(verifier, paths, images, command.as_crops)
     embeddings = verifier.embed_crops([picture.crop for picture in seen])

@@ -164,7 +164,7 @@ def embed_with_bundle(bundle: Path, digest: str, shard: Shard) -> Embedded:
 
 @lru_cache(maxsize=1)
 def _loaded(bundle: Path, digest: str) -> Verifier:
-    verifier = Verifier(bundle)
+    verifier = Verifier(bundle, engine="tensorflow")
     if network_digest(bundle) != digest:
         raise ValueError(f"{bundle}: the worker sees another model there than the one that is asked for.")
     return verifier

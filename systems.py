@@ -72,7 +72,7 @@ def bundle_systems(bundles: Sequence[Path], flip: bool | None = None, as_crops: 
     """
     if len({path.resolve() for path in bundles}) < len(bundles):
         raise ValueError("`model` names a bundle twice.")
-    verifiers = [Verifier(path, flip) for path in bundles]
+    verifiers = [Verifier(path, flip, engine="tensorflow") for path in bundles]
     names = [verifier.record.name for verifier in verifiers]
     return [
         System(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ import PIL.Image
 import pytest
 
 import inference
-from facekit.bundle import read_network, read_record, write_bundle
+from facekit.bundle import read_network, read_record, write_bundle, write_record
 from facekit.images import read_image
 from inference import NoFaceError, Verifier, find_bundle
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,8 @@ def test_several_faces(bundle, two, tmp_path, capsys):
 
 def test_the_model_is_checked_before_the_pictures_and_they_before_the_default(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    assert inference.main(["none.jpg"]) == 2
+    assert "Name two pictures to compare, or a folder of pictures with `--embed`." in capsys.readouterr().err
     assert inference.main(["none.jpg", "none.jpg", "--model", "nowhere"]) == 2
     assert "nowhere: is not a model bundle" in capsys.readouterr().err
     assert inference.main(["none.jpg", "none.jpg"]) == 2
@@ -123,18 +128,51 @@ def test_the_default_is_the_newest_model_of_real_pictures(bundle, two, tmp_path,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pretrained.pretrained_bundle", lambda: Path("the pretrained one"))
     assert find_bundle() == Path("the pretrained one")
-    for age, (name, synthetic) in enumerate([("drawn", True), ("new", False), ("old", False)]):
-        folder = variant(bundle, tmp_path / "runs" / name / "bundle", synthetic=synthetic)
-        os.utime(folder / "bundle.json", (1e9 - age, 1e9 - age))
+    for day, (name, synthetic) in enumerate([("undated", False), ("old", False), ("new", False), ("drawn", True)]):
+        created = f"2026-01-0{day}T00:00:00" if day else "from a package"
+        variant(bundle, tmp_path / "runs" / name / "bundle", synthetic=synthetic, created=created)
     assert find_bundle() == Path("runs/new/bundle")
-    shutil.rmtree("runs/new")
-    shutil.rmtree("runs/old")
+    old = read_record(Path("runs/old/bundle"))
+    write_record(Path("runs/old/bundle"), dataclasses.replace(old, threshold=None))
+    assert find_bundle() == Path("runs/new/bundle"), "calibrating a bundle makes it no newer"
+    variant(bundle, tmp_path / "runs" / "newer" / "bundle", created="2026-01-02T00:00:00")
+    assert find_bundle() == Path("runs/new/bundle"), "of two of one moment the first by name"
+    for name in ("newer", "new", "old"):
+        shutil.rmtree(f"runs/{name}")
+    assert find_bundle() == Path("runs/undated/bundle")
+    shutil.rmtree("runs/undated")
     assert find_bundle() == Path("the pretrained one"), "a model of drawn faces is never the default"
     variant(bundle, tmp_path / "runs" / "broken" / "bundle")
     (tmp_path / "runs/broken/bundle/model.keras").write_bytes(b"")
     capsys.readouterr()
     assert find_bundle() == Path("the pretrained one")
     assert "Passed over: runs/broken/bundle/model.keras: is damaged" in capsys.readouterr().err
+    Path("runs/broken/bundle/bundle.json").write_text("{")
+    assert find_bundle() == Path("the pretrained one")
+    assert "Passed over: runs/broken/bundle/bundle.json: cannot be understood" in capsys.readouterr().err
+
+
+def test_a_model_is_named_in_python_as_on_the_command_line(bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pretrained.pretrained_bundle", lambda: bundle)
+    for name in ("pretrained", Path("pretrained"), None):
+        assert Verifier(name).bundle == bundle and Verifier(name).engine == "onnx"
+    with pytest.raises(ValueError, match=r"`model` pretraned: there is no such folder. Did you mean `pretrained`"):
+        Verifier("pretraned")
+    assert inference.main(["a.jpg", "b.jpg", "--model", "Pretrained"]) == 2
+    assert "Did you mean `pretrained`?" in capsys.readouterr().err
+    variant(bundle, tmp_path / "pretraned")
+    assert Verifier("pretraned").bundle == Path("pretraned"), "a folder of that name is taken"
+
+
+def test_the_library_is_quiet_and_loads_no_tensorflow(bundle, two):
+    code = (
+        "import sys\nfrom inference import Verifier\n"
+        "verifier = Verifier(sys.argv[1])\nassert verifier.verify(*sys.argv[2:]).distance >= 0\n"
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code, bundle, *two], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_as_a_library(bundle, two):

@@ -128,7 +128,8 @@ def test_the_bundle_is_prepared_once_and_calibration_is_kept(prepared, capsys):
 def test_onnx_and_keras_agree_and_onnx_needs_no_tensorflow(prepared, photos, rng):
     folder = pretrained.pretrained_bundle()
     crops = list(rng.integers(0, 256, (3, 150, 150, 3)).astype(np.uint8))
-    fast, slow = Verifier(folder, engine="onnx"), Verifier(folder)
+    fast, slow = Verifier("pretrained"), Verifier(folder, engine="tensorflow")
+    assert (fast.bundle, fast.engine) == (folder, "onnx")
     np.testing.assert_allclose(fast.embed_crops(crops), slow.embed_crops(crops), atol=1e-5)
     two = [str(path) for path in sorted(photos.glob("*/*.jpg"))[:2]]
     code = (

@@ -172,7 +172,7 @@ def test_a_folder_is_embedded_and_goes_on_where_it_stopped(bundle, photos, tmp_p
     assert inference.main([*command[:3], "rows.txt", *command[4:]]) == 2
     assert "must end in .npz or .parquet" in capsys.readouterr().err
     assert inference.main(["--embed", str(photos)]) == 2 and inference.main([]) == 2
-    assert "Name two pictures to compare, or a folder with `embed`" in capsys.readouterr().err
+    assert "Name two pictures to compare, or a folder of pictures with `--embed`" in capsys.readouterr().err
 
 
 def test_crops_of_another_recipe_are_embedded_as_they_are_when_told(bundle, usual, tmp_path, monkeypatch, capsys):
