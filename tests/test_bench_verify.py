@@ -72,7 +72,12 @@ def test_the_table_has_every_system_by_its_answer_its_times_or_its_trouble(
     output = tmp_path / "times.json"
     words = ["verify", *map(str, paths), "--model", str(whole), "--output", str(output)]
     assert bench.main([*words, "--rounds", "2", "--calls", "3", "--cold", "1"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert "of 1 run in turns" in told.out
+    # Six systems: started, in two rounds, and cold the two that run there, once untimed and once timed.
+    for bar in ("starting: 100%", "6/6", "warm: 100%", "12/12", "cold: 100%", "6/6", "ours, TensorFlow, no flips"):
+        assert bar in told.err
     rows = {cells(line)[0]: cells(line) for line in lines[4 : lines.index("", 4)]}
     first = "ours, ONNX, no flips"
     assert list(rows) == [
@@ -115,11 +120,13 @@ def test_a_package_that_is_missing_says_how_to_get_it(whole, photos, monkeypatch
     lines = list(bench_verify.warm_table([ours, *theirs], VerifyBench(picture1=Path("a"), picture2=Path("b"))))
     assert cells(lines[-2])[:2] == [
         "face_recognition",
-        "not installed: pip install dlib-bin; pip install --no-deps face_recognition face_recognition_models",
+        'not installed: pip install dlib-bin "setuptools<81"; pip install --no-deps face_recognition '
+        "face_recognition_models",
     ]
     assert cells(lines[-1])[:2] == [
         "deepface, Dlib, mtcnn",
-        "not installed: pip install deepface tf-keras dlib-bin",
+        "not installed: pip install dlib-bin; pip install --no-deps deepface retina-face gdown tf-keras pandas "
+        "pytz beautifulsoup4 soupsieve",
     ]
 
 
