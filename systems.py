@@ -34,7 +34,7 @@ INSTALL = {
     "beautifulsoup4 soupsieve",
 }
 """What installs the packages that ours is compared with. With all that they ask for, they would bring an OpenCV
-over ours and a dlib to compile; setuptools 82 dropped `pkg_resources`, by which face_recognition finds its models."""
+over ours and a dlib to compile. setuptools 82 dropped `pkg_resources`, by which face_recognition_models is read."""
 
 
 @dataclass(frozen=True)
