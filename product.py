@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from cohort import normalise
 from config import Config
 from facekit import runtime
 from facekit.bootstrap import score_intervals
-from facekit.bundle import BundleRecord, Threshold, read_network, write_bundle
+from facekit.bundle import BundleRecord, Threshold, read_network, read_record, write_bundle
 from facekit.detectors import ALIGNER, needs_aligner
 from facekit.manifest import crop_folder
 from facekit.metrics import rates_at
@@ -87,6 +91,42 @@ def choose_threshold(config: Config, held_out: HeldOut) -> Threshold:
     )
 
 
+def with_calibration(
+    record: BundleRecord, network: keras.Model, folder: Path, say: Callable[[str], None]
+) -> BundleRecord:
+    """The record with the threshold that the user calibrated on the bundle, where its network stays the same.
+
+    Args:
+        record: what the new bundle would say of itself.
+        network: the new bundle's network.
+        folder: the bundle that it replaces, if there is one.
+        say: tells the user whether a calibrated threshold was kept.
+
+    Returns:
+        The record, with the earlier threshold, probability and `flip`, which belong together, where they hold on.
+    """
+    try:
+        before = read_record(folder)
+    except ValueError:
+        return record
+    threshold = before.threshold
+    # Training computes no interval of the FNMR; calibrating always does.
+    if threshold is None or threshold.fnmr_interval is None:
+        return record
+    what, stays, gone = "threshold", "stays", "is gone with the network it was for"
+    if before.probability:
+        what, stays, gone = "threshold and probability", "stay", "are gone with the network they were for"
+    earlier, now = read_network(folder).get_weights(), network.get_weights()
+    if len(earlier) == len(now) and all(map(np.array_equal, earlier, now)):
+        say(f"The network is the same as before, so the calibrated {what} {stays}: {threshold.text()}.")
+        return replace(record, threshold=threshold, probability=before.probability, flip=before.flip)
+    say(
+        f"The calibrated {what} ({threshold.text()}) {gone}. Calibrate again: "
+        f"python evaluate.py calibrate --model {folder} --images PEOPLE --fmr 0.01"
+    )
+    return record
+
+
 def write_product(
     config: Config, split: Split, held_out: HeldOut, more: Callable[[Embed], dict[str, float]], made: Made
 ) -> BundleRecord:
@@ -136,5 +176,6 @@ def write_product(
         versions=runtime.versions(),
     )
     aligner = config.train_dir / ALIGNER if crops and needs_aligner(crops.recipe) else None
+    record = with_calibration(record, network, folder.bundle, print)
     write_bundle(folder.bundle, network, record, aligner)
     return record

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import evaluate
 import train
 from apps import compare
 from config import Config
@@ -376,6 +377,31 @@ def test_an_early_stopped_run_is_finished(crops, tmp_path, capsys):
     assert 2 <= len(rows.splitlines()) - 1 < 30
     assert train.main(["--resume", "--name", "early", "--runs_dir", str(tmp_path)]) == 0
     assert (tmp_path / "early" / "history.csv").read_text() == rows
+
+
+def test_a_calibrated_threshold_stays_with_its_network(whole, crops, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / "whole")
+    bundle, again = tmp_path / "whole" / "bundle", ["--resume", "--name", "whole", "--runs_dir", str(tmp_path)]
+    calibration = ["calibrate", "--model", str(bundle), "--images", str(crops), "--fmr", "0.1", "--flip", "True"]
+    assert evaluate.main([*calibration, "--probability", "platt", "--cache", str(tmp_path / "cache")]) == 0
+    calibrated = read_record(bundle)
+    words = calibrated.threshold.text()
+    capsys.readouterr()
+    assert train.main(again) == 0
+    kept = read_record(bundle)
+    assert (kept.threshold, kept.probability, kept.flip) == (calibrated.threshold, calibrated.probability, True)
+    said = capsys.readouterr().out
+    assert f"The network is the same as before, so the calibrated threshold and probability stay: {words}." in said
+    assert f"\nThreshold {words}.\n" in said
+    best = read_network(tmp_path / "whole" / "checkpoints" / "best.keras")
+    best.set_weights([0.9 * values for values in best.get_weights()])
+    best.save(tmp_path / "whole" / "checkpoints" / "best.keras")
+    assert train.main(again) == 0
+    said = capsys.readouterr().out
+    assert f"The calibrated threshold and probability ({words}) are gone with the network they were for. " in said
+    assert f"python evaluate.py calibrate --model {bundle} --images PEOPLE --fmr 0.01\n" in said
+    lost = read_record(bundle)
+    assert lost.threshold != calibrated.threshold and lost.probability is None and not lost.flip
 
 
 def test_a_failed_start_leaves_the_name_free(crops, tmp_path, capsys):
