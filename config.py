@@ -341,8 +341,8 @@ class Config(Settings):
 
     interpolate: bool = False
     """With `weights`: after the last stage, judge the weights on the straight line from the start to the best
-    epoch's, a tenth of the way at a time, by `monitor`, and keep the best of them (WiSE-FT, Wortsman et al. 2022).
-    Their figures go to interpolation.csv."""
+    epoch's (the last one's, where none beat the start), a tenth of the way at a time, by `monitor`, and keep the
+    best of them (WiSE-FT, Wortsman et al. 2022). Their figures go to interpolation.csv."""
 
     cohort: int = Field(0, ge=0)
     """After training, embeddings are normalised by a cohort, one picture of each training person (4,096 at most):

@@ -1,4 +1,4 @@
-"""After training: the best weights on the straight line from the start to the best epoch's.
+"""After training: the best weights on the straight line from the start to the best epoch's, or the last one's.
 
 Robust fine-tuning by weight interpolation (WiSE-FT, Wortsman et al. 2022, https://arxiv.org/abs/2109.01903): what a
 network learned lies on the way from where it started, and part of the way often serves new people better.
@@ -38,15 +38,21 @@ def between(start: Weights, best: Weights, share: float) -> Weights:
 
 
 def interpolate(
-    config: Config, folder: RunFolder, measure: Callable[[Embed], dict[str, float]], say: Callable[[str], None]
+    config: Config,
+    folder: RunFolder,
+    last: Weights | None,
+    measure: Callable[[Embed], dict[str, float]],
+    say: Callable[[str], None],
 ) -> float:
-    """Judge networks between a run's start and its best epoch, and keep the best; of equals the nearest the start.
+    """Judge networks between a run's start and its end, and keep the best; of equals the nearest the start.
 
     It is done anew whenever it is asked for: the networks of both ends stay as they are.
 
     Args:
         config: settings of the run.
         folder: holds the start and the best epoch's network.
+        last: weights of the last epoch, where none beat the start: part of the way may, though the end does not.
+            None: the end is the best epoch.
         measure: gives figures on held-out people.
         say: tells the user the choice.
 
@@ -57,22 +63,27 @@ def interpolate(
     from product import embedder
 
     network, (figure, larger) = read_network(folder.best), figure_of(config.monitor)
-    start, best = read_network(folder.start).get_weights(), network.get_weights()
+    start, end = read_network(folder.start).get_weights(), network.get_weights() if last is None else last
     embed, judged = embedder(network, config), []
     for share in SHARES:
-        network.set_weights(between(start, best, share))
-        judged.append({"share": share, **measure(embed)})
+        network.set_weights(between(start, end, share))
+        try:
+            judged.append({"share": share, **measure(embed)})
+        except FloatingPointError:
+            # A network that grew beyond all numbers is not in question; what was trained before it is.
+            say(f"At {share:g} of the way embeddings are no numbers; left out.")
     write_text(
         folder.root / "interpolation.csv", csv_text([tuple(judged[0]), *(tuple(row.values()) for row in judged)])
     )
     values = [row[figure] if larger else -row[figure] for row in judged]
-    chosen = int(np.argmax(values))
-    network.set_weights(between(start, best, SHARES[chosen]))
+    kept = judged[int(np.argmax(values))]
+    network.set_weights(between(start, end, kept["share"]))
     with written_aside(folder.interpolated) as aside:
         network.save(aside)
+    epoch = "best epoch" if last is None else "last epoch"
     say(
-        f"Weights between the start (0) and the best epoch (1), by {figure} on held-out people: start "
-        f"{judged[0][figure]:.4f}, best epoch {judged[-1][figure]:.4f}, kept {SHARES[chosen]:g} with "
-        f"{judged[chosen][figure]:.4f}. All: {folder.root / 'interpolation.csv'}"
+        f"Weights between the start (0) and the {epoch} (1), by {figure} on held-out people: start "
+        f"{judged[0][figure]:.4f}, {epoch} {judged[-1][figure]:.4f}, kept {kept['share']:g} with "
+        f"{kept[figure]:.4f}. All: {folder.root / 'interpolation.csv'}"
     )
-    return SHARES[chosen]
+    return kept["share"]

@@ -308,7 +308,7 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
         KeyboardInterrupt: asked to stop; the state is saved.
     """
     from dataset import make_loader
-    from held_out import check_same_recipe, further_measures, held_out_people
+    from held_out import check_enough_impostors, check_same_recipe, further_measures, held_out_people
     from product import write_product
     from recutting import cut_for_weights
     from session import Session, check_stages
@@ -318,6 +318,7 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
     folder = RunFolder.of(config)
     if not resume:
         check_free(folder, config)
+        check_enough_impostors(config)
         config = cut_for_weights(config)
     split = make_split(config)
     if resume:
@@ -347,15 +348,24 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
 
 def made_by(session: Session, held_out: HeldOut, more: Callable[[Embed], dict[str, float]]) -> Made:
     """How the run came to its network; where asked for, it goes back towards the start."""
+    import numpy as np
+
     from interpolating import SHARES, interpolate
     from product import Made
 
     made = Made(session.steps_taken, session.best.state["epoch"] + 1, len(session.history.rows))
-    # Between the start and itself there is nothing.
-    if not session.config.interpolate or not made.best_epoch:
+    if not session.config.interpolate or not made.steps:
         return made
-    share = interpolate(session.config, session.folder, lambda embed: held_out.measure(embed) | more(embed), print)
-    return made._replace(interpolation=share, candidates=made.candidates + len(SHARES[1:-1]))
+    last = None if made.best_epoch else session.network.get_weights()
+    if last and not all(np.isfinite(values).all() for values in last):
+        print("`interpolate`: the last epoch's weights are no numbers, so there is no way back from them.")
+        return made
+    share = interpolate(
+        session.config, session.folder, last, lambda embed: held_out.measure(embed) | more(embed), print
+    )
+    return made._replace(
+        interpolation=share if made.best_epoch or share else None, candidates=made.candidates + len(SHARES[1:-1])
+    )
 
 
 def kept_words(record: BundleRecord) -> str:
@@ -365,6 +375,8 @@ def kept_words(record: BundleRecord) -> str:
     normalised = f", normalised by a cohort of {people:,} people" if people else ""
     if not record.training["steps"]:
         return f"The bundle holds the network as it started{normalised}"
+    if not epoch and share:
+        return f"No epoch beat the start, but {share:.0%} of the way to the last one did{normalised}"
     if not epoch:
         return f"No epoch beat the start, so the bundle holds the network as it started{normalised}"
     if share is None:

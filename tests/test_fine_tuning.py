@@ -136,6 +136,7 @@ def test_learning_that_only_harms_leaves_the_start_in_the_bundle(crops, weights,
     record = read_record(tmp_path / "poisoned" / "bundle")
     assert (record.training["best_epoch"], record.training["interpolation"]) == (0, None)
     assert not (tmp_path / "poisoned" / "interpolation.csv").exists()
+    assert "the last epoch's weights are no numbers, so there is no way back" in told
     for kept, given in zip(
         read_network(tmp_path / "poisoned" / "bundle").get_weights(),
         read_network(weights).get_weights(),
@@ -187,9 +188,32 @@ def test_the_choice_follows_the_monitor_and_ties_go_to_the_start(tmp_path, monit
         return {"auc": 0.9 if place in (3, 4) else 0.5, "eer": 0.1 if place in (8, 9) else 0.3}
 
     told: list[str] = []
-    assert interpolate(Config(monitor=monitor), folder, measure, told.append) == share
+    assert interpolate(Config(monitor=monitor), folder, None, measure, told.append) == share
     assert f"kept {share} with" in told[0]
     np.testing.assert_allclose(read_network(folder.interpolated).get_weights()[0], share, rtol=1e-6)
+
+
+def test_without_a_better_epoch_the_line_goes_to_the_last(tmp_path):
+    """Networks of one number, as above: the best is the start, the last epoch's is 1, and beyond 0.7 no numbers."""
+    folder = RunFolder(tmp_path, tmp_path, tmp_path)
+    image = keras.Input((2, 2, 3))
+    network = keras.Model(image, keras.layers.Dense(1, use_bias=False)(keras.layers.Flatten()(image)))
+    network.set_weights([np.zeros((12, 1), np.float32)])
+    for path in (folder.start, folder.best):
+        network.save(path)
+
+    def measure(embed):
+        place = round(float(embed(np.ones((1, 2, 2, 3), np.uint8))[0, 0]) / 1.2)
+        if place > 7:
+            raise FloatingPointError
+        return {"auc": 0.9 if place == 2 else 0.5}
+
+    told: list[str] = []
+    last = [np.ones((12, 1), np.float32)]
+    assert interpolate(Config(monitor="auc"), folder, last, measure, told.append) == 0.2
+    assert told[0] == "At 0.8 of the way embeddings are no numbers; left out." and "the last epoch (1)" in told[-1]
+    assert len(rows_of(tmp_path / "interpolation.csv")) == 8
+    np.testing.assert_allclose(read_network(folder.interpolated).get_weights()[0], 0.2, rtol=1e-6)
 
 
 def thawing(crops: Path, runs: Path, name: str, weights: Path) -> list[str]:
