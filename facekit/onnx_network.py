@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -141,9 +142,21 @@ def check_images(images: NDArray[np.uint8], side: int) -> None:
         )
 
 
-def _session(path: Path, threads: int | None) -> Any:
+def quiet_onnxruntime() -> Any:
+    """The package onnxruntime, which keeps no identifier of this computer and sends nothing to its makers.
+
+    Its releases do both from the moment they are imported, unless ORT_DISABLE_TELEMETRY is set by then
+    (github.com/microsoft/onnxruntime/pull/27379): `disable_telemetry_events` comes too late. A value that is set
+    already stays.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
+    return onnxruntime
+
+
+def _session(path: Path, threads: int | None) -> Any:
+    onnxruntime = quiet_onnxruntime()
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file.")
     options = onnxruntime.SessionOptions()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.onnx_network import INPUT
+from facekit.onnx_network import INPUT, quiet_onnxruntime
 
 FEW = 1024
 """Tensors of fewer numbers stay float32: biases and constants, a thousandth of a network."""
@@ -59,6 +59,8 @@ def in_int8(model: Any, samples: NDArray[np.uint8]) -> Any:
         ValueError: there are no samples.
     """
     import onnx
+
+    quiet_onnxruntime()
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

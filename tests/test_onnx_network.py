@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -148,6 +149,17 @@ def test_it_runs_without_tensorflow(written, tmp_path):
     subprocess.run(command, cwd=ROOT, check=True)
     expected = np.asarray(model(faces(2), training=False))
     np.testing.assert_allclose(np.load(tmp_path / "images.npy"), expected, atol=1e-5)
+
+
+def test_onnxruntime_leaves_no_identifier_behind(written, tmp_path):
+    """In a process without CI in its environment: there onnxruntime is silent by itself."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom facekit.onnx_network import OnnxEmbedder\n"
+        "OnnxEmbedder(Path(sys.argv[1]))"
+    )
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-B", "-c", code, str(written[1])], cwd=ROOT, check=True, env=home)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_wrong_pictures_are_refused(written):
