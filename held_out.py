@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from facekit.packed import reader
 from facekit.protocols import read_triplets
 from facekit.tables import csv_text
 from facekit.validation import Embed, Everyone, HeldOut, ordered_share, pair_counts
+from splits import held_out_at
 
 # Pictures named on the console; all of them are in a file.
 NAMED = 10
@@ -99,20 +101,73 @@ def everyone_measure(index: PeopleIndex, config: Config) -> Callable[[Embed], di
     """
     if config.monitor != "tpr":
         return lambda embed: {}
+    people = first_pictures(index)
+    images, _ = read_all(index, people, config.image_size)
+    labels = np.array([people[name] for name in images], np.int64)
+    refuse_few_impostors(labels, index, config)
+    return Everyone(np.stack([*images.values()]), labels, config.monitor_fmr).measure
+
+
+def first_pictures(index: PeopleIndex) -> dict[str, int]:
+    """The first `OF_EACH` pictures of each person by name, and whose they are."""
     of_person: dict[int, list[str]] = {}
     for label, path in sorted(zip(index.labels.tolist(), index.paths, strict=True)):
         of_person.setdefault(label, []).append(path)
-    people = {path: label for label, paths in of_person.items() for path in paths[:OF_EACH]}
-    images, _ = read_all(index, people, config.image_size)
-    labels = np.array([people[name] for name in images], np.int64)
+    return {path: label for label, paths in of_person.items() for path in paths[:OF_EACH]}
+
+
+def check_enough_impostors(config: Config) -> None:
+    """With `monitor` tpr, count pairs by the names of the pictures alone, before their faces are cut.
+
+    Raises:
+        ValueError: even if every one has a face there are fewer pairs than `monitor_fmr` needs.
+    """
+    if config.monitor == "tpr":
+        (index,) = held_out_at(config, [config.validation_share])
+        labels = np.array([*first_pictures(index).values()], np.int64)
+        if pair_counts(labels)[0]:  # of people with one picture each, the split says more
+            refuse_few_impostors(labels, index, config)
+
+
+def refuse_few_impostors(labels: NDArray[np.integer], index: PeopleIndex, config: Config) -> None:
+    """See that pairs of these pictures can show a rate as low as `monitor_fmr` (rule of three).
+
+    Args:
+        labels: (n,) the person of each picture.
+        index: the held-out people.
+        config: settings of the run.
+
+    Raises:
+        ValueError: they cannot, or there is no genuine pair; says which settings would do.
+    """
     genuine, impostor = pair_counts(labels)
-    if not genuine or config.monitor_fmr < 3 / max(impostor, 1):
-        raise ValueError(
-            f"`monitor_fmr` {config.monitor_fmr:g} needs {3 / config.monitor_fmr:.0f} impostor pairs and a genuine "
-            f"one among the first {OF_EACH} pictures of each held-out person, but {index.root} gives {impostor:,} "
-            f"and {genuine:,}. Hold out more people (`validation_share`), or set a higher rate."
-        )
-    return Everyone(np.stack([*images.values()]), labels, config.monitor_fmr).measure
+    if genuine and config.monitor_fmr >= 3 / max(impostor, 1):
+        return
+    ways = ["add people"] if config.validation_dir else [share_that_does(config) or "add people"]
+    if genuine and impostor > 3:
+        ways.append(f"set `monitor_fmr` to {least_rate(impostor):g}")
+    words = ", or ".join(ways)
+    raise ValueError(
+        f"`monitor_fmr` {config.monitor_fmr:g} needs {3 / config.monitor_fmr:.0f} impostor pairs and a genuine one "
+        f"among the first {OF_EACH} pictures of each held-out person, but {index.root} gives {impostor:,} and "
+        f"{genuine:,}. {words[0].upper()}{words[1:]}."
+    )
+
+
+def share_that_does(config: Config) -> str:
+    """The least `validation_share`, below 0.5, whose held-out people make pairs enough, in words; "": none does."""
+    shares = [hundredths / 100 for hundredths in range(1, 50) if hundredths / 100 > config.validation_share]
+    for share, index in zip(shares, held_out_at(config, shares), strict=True):
+        genuine, impostor = pair_counts(np.array([*first_pictures(index).values()], np.int64))
+        if genuine and config.monitor_fmr >= 3 / max(impostor, 1):
+            return f"set `validation_share` to {share:g}, which gives {impostor:,} and {genuine:,}"
+    return ""
+
+
+def least_rate(impostor: int) -> float:
+    """The least false-match rate that so many pairs can show (rule of three), rounded up to one digit."""
+    exponent = math.floor(math.log10(3 / impostor))
+    return float(f"{math.ceil(3 / impostor / 10**exponent - 1e-9)}e{exponent}")
 
 
 def triplet_measure(config: Config) -> Callable[[Embed], dict[str, float]]:

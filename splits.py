@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,20 @@ def make_split(config: Config) -> Split:
         )
     split = _apart(people, config) if config.validation_dir else _held_out(people, config)
     return Split(limited(split.train, config), split.validation)
+
+
+def held_out_at(config: Config, shares: Sequence[float]) -> Iterator[PeopleIndex]:
+    """Whom the config would hold out with each `validation_share`; lists that match nothing are no matter here.
+
+    Raises:
+        ValueError: a folder or a list is wrong.
+    """
+    setting = "validation_dir" if config.validation_dir else "train_dir"
+    people = open_people(config.validation_dir or config.train_dir, setting)
+    people = _without_excluded(people, config, must_match=False)
+    for share in shares:
+        held = split_people(people.counts, share, config.seed)
+        yield people if config.validation_dir else people.choose(held)
 
 
 def _apart(people: PeopleIndex, config: Config) -> Split:

@@ -12,6 +12,7 @@ import pytest
 from config import Config
 from facekit.files import write_text
 from facekit.index import index_people
+from held_out import check_enough_impostors, least_rate
 from splits import limited, make_split, picture_weights
 
 
@@ -180,3 +181,31 @@ def test_people_of_a_list_who_are_not_there_are_told(people, tmp_path, capsys):
     make_split(config(people, validation_share=0.25, exclude_people=tmp_path / "out.txt"))
     told = capsys.readouterr().err
     assert "out.txt: 1 of its 2 lines match nothing" in told and "'person_0005'" in told
+
+
+def test_too_few_impostors_name_a_share_and_a_rate_that_do(tmp_path):
+    for person in range(60):
+        (tmp_path / f"{person:02}").mkdir()
+        for picture in range(3):
+            (tmp_path / f"{person:02}" / f"{picture}.jpg").touch()
+    config = Config(train_dir=tmp_path, monitor="tpr", monitor_fmr=0.001, validation_share=0.1)
+    with pytest.raises(ValueError, match="needs 3000 impostor pairs") as caught:
+        check_enough_impostors(config)
+    # 27 people of 60 have 81 pictures: 81 x 80 / 2 - 27 x 3 pairs; 26 have 78: 2,925. 3 / 135 = 0.0222.
+    assert str(caught.value).endswith(
+        "gives 135 and 18. Set `validation_share` to 0.45, which gives 3,159 and 81, or set `monitor_fmr` to 0.03."
+    )
+    check_enough_impostors(config.model_copy(update={"validation_share": 0.45}))
+    check_enough_impostors(config.model_copy(update={"monitor_fmr": 0.03}))
+    for changed in ({"validation_share": 0.44}, {"monitor_fmr": 0.02}):
+        with pytest.raises(ValueError, match="needs"):
+            check_enough_impostors(config.model_copy(update=changed))
+    with pytest.raises(ValueError, match=r"gives 135 and 18\. Add people, or set `monitor_fmr` to 0\.03\.$"):
+        check_enough_impostors(config.model_copy(update={"monitor_fmr": 0.0001}))
+    with pytest.raises(ValueError, match=r"Add people, or set `monitor_fmr` to 0\.0002\.$"):
+        check_enough_impostors(config.model_copy(update={"monitor_fmr": 0.0001, "validation_dir": tmp_path}))
+
+
+@pytest.mark.parametrize(("impostor", "rate"), [(150, 0.02), (1655, 0.002), (3000, 0.001), (2999, 0.002), (4, 0.8)])
+def test_the_least_rate_follows_the_rule_of_three(impostor, rate):
+    assert least_rate(impostor) == rate >= 3 / impostor
