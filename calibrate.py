@@ -182,7 +182,7 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
     refuse_one_class(scored.same, f"{command.pairs or command.images}, pairs with two faces")
     found = calibrate_by_cost(scored) if command.fmr is None else calibrate_at_fmr(scored, command.fmr)
     expected = predicted(scored, found)
-    overlap = by_names(system.bundle, known_people(task.pairs))
+    overlap = by_names(system.bundle, known_people(task.pairs), system.record)
     data = data_words(command, task.left_out, overlap.names)
     record = replace(system.record, threshold=as_threshold(found, data, system.record.flip))
     quality = None

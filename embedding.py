@@ -1,8 +1,9 @@
 """A folder of pictures as one file of embeddings.
 
 In:  a model; a folder of pictures, or of crops that crop_faces.py made.
-Out: FILE.npz (`paths`, `embeddings` (n, D) float32 unit rows, NaN without a face, `reasons`), or the same as
-     FILE.parquet; stopped, the next call goes on from the parts kept in FILE.parts.
+Out: FILE.npz (`paths`, `embeddings` (n, D) float32 unit rows, NaN without a face, `reasons`; what made them:
+     `model`, `network_sha256`, `flip`, `preprocessing_sha256`, `as_crops`), or FILE.parquet, where its metadata
+     say what made them; stopped, the next call goes on from the parts kept in FILE.parts.
 Run: python inference.py --embed photos --output embeddings.npz
 """
 
@@ -15,7 +16,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +101,7 @@ def embed_folder(verifier: Verifier, folder: Path, output: Path, as_crops: bool 
     _claim(parts, _key(verifier, folder, names, as_crops))
     rows, reasons, reused = _embed_parts(verifier, reader, names, parts)
     with written_aside(output) as aside:
-        _write(aside, names, rows, reasons)
+        _write(aside, names, rows, reasons, made_by(verifier, as_crops))
     shutil.rmtree(parts)
     return Embedded(output, len(names), int((~np.isnan(rows[:, 0])).sum()), reused, as_crops)
 
@@ -118,12 +119,30 @@ def _refuse_foreign_names(folder: Path, names: Sequence[str]) -> None:
 
 def _key(verifier: Verifier, folder: Path, names: Sequence[str], as_crops: bool) -> str:
     """What parts must agree on to belong together: model, recipe, flips, part size, pictures and their stamps."""
+    stamps = [(name, *stamp(folder / name)) for name in names]
+    made = made_by(verifier, as_crops)
+    values = [
+        *(made[name] for name in ("network_sha256", "preprocessing_sha256", "flip", "as_crops")),
+        PART,
+        stamps,
+    ]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def made_by(verifier: Verifier, as_crops: bool) -> dict[str, Any]:
+    """Which model made embeddings, and how the pictures came to it: rows that differ in the hashes or `flip` are no
+    more comparable than two models'.
+    """  # noqa: D205
     with (verifier.bundle / NETWORK).open("rb") as file:
         network = hashlib.file_digest(file, "sha256").hexdigest()
-    stamps = [(name, *stamp(folder / name)) for name in names]
     record = verifier.record
-    values = [network, record.preprocessing()["sha256"], record.flip, as_crops, PART, stamps]
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    return {
+        "model": record.name,
+        "network_sha256": network,
+        "flip": record.flip,
+        "preprocessing_sha256": record.preprocessing()["sha256"],
+        "as_crops": as_crops,
+    }
 
 
 def _claim(parts: Path, key: str) -> None:
@@ -175,15 +194,19 @@ def _embed_part(verifier: Verifier, reader: PictureReader, names: Sequence[str],
     return rows, reasons
 
 
-def _write(path: Path, names: Sequence[str], rows: NDArray[np.float32], reasons: Sequence[str]) -> None:
+def _write(
+    path: Path, names: Sequence[str], rows: NDArray[np.float32], reasons: Sequence[str], made: dict[str, Any]
+) -> None:
     if path.suffix.lower() == ".npz":
-        np.savez_compressed(
-            path, paths=np.array(names, np.str_), embeddings=rows, reasons=np.array(reasons, np.str_)
-        )
+        arrays: dict[str, Any] = {name: np.array(value) for name, value in made.items()}
+        arrays |= {"paths": np.array(names, np.str_), "reasons": np.array(reasons, np.str_)}
+        np.savez_compressed(path, embeddings=rows, **arrays)
         return
     pa, parquet = _arrow(path)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
-    parquet.write_table(pa.table({"path": list(names), "embedding": vectors, "reason": list(reasons)}), path)
+    table = pa.table({"path": list(names), "embedding": vectors, "reason": list(reasons)})
+    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in made.items()}
+    parquet.write_table(table.replace_schema_metadata(told), path)
 
 
 def _arrow(output: Path):  # type: ignore[no-untyped-def]  # an optional package

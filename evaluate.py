@@ -212,6 +212,7 @@ def evaluate_pairs(command: EvaluateCommand, words: str) -> Judgement:
     """Pairs of a file, or all of a folder of people, by one or several models."""
     from facekit.group_file import groups_of_pairs, read_groups
     from judging import Extras, judge_pairs
+    from overlap import training_folder
     from pictures import Originals
     from scoring import read_task
     from systems import baselines, bundle_systems
@@ -224,6 +225,8 @@ def evaluate_pairs(command: EvaluateCommand, words: str) -> Judgement:
         groups = groups_of_pairs(read_groups(command.group), pairs.first, pairs.second, pairs.people())
     systems = bundle_systems(_bundles(command), command.flip, command.as_crops)
     assert systems[0].bundle is not None
+    if command.check_overlap:
+        training_folder(systems[0])
     name = f"evaluation-{path.stem if path else 'all'}" + (f"-{folder.resolve().name}" if folder else "")
     output = _output(command, _beside(systems[0].bundle) / name, path)
     runtime.start_quietly()
@@ -288,6 +291,7 @@ def evaluate_triplets(command: EvaluateCommand, words: str) -> Judgement:
 
 def evaluate_gallery(command: EvaluateCommand, words: str) -> Judgement:
     """Probes to be found in a gallery."""
+    from overlap import training_folder
     from searching import check_apart, judge_gallery, read_side
     from systems import bundle_systems
 
@@ -299,6 +303,8 @@ def evaluate_gallery(command: EvaluateCommand, words: str) -> Judgement:
     check_apart(sides["gallery"], sides["probes"], sides.get("distractors"))
     (system,) = bundle_systems(_bundles(command), command.flip, command.as_crops)
     assert system.bundle is not None and command.gallery is not None
+    if command.check_overlap:
+        training_folder(system)
     output = _output(command, _beside(system.bundle) / f"search-{command.gallery.resolve().name}")
     runtime.start_quietly()
     facts = {

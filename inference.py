@@ -176,7 +176,9 @@ class Verifier:
         engine: Literal["onnx", "tensorflow"] = "onnx",
     ):
         self.bundle = named_bundle(None if bundle is None else Path(bundle))
-        self.record: BundleRecord = with_flip(read_record(self.bundle), flip)
+        stored = read_record(self.bundle)
+        self.record: BundleRecord = with_flip(stored, flip)
+        self.no_threshold = why_no_threshold(stored, self.record)
         self.engine = engine if (self.bundle / ONNX).is_file() else "tensorflow"
         self._detector: Detector | None = None
 
@@ -276,6 +278,19 @@ def with_flip(record: BundleRecord, flip: bool | None) -> BundleRecord:
         return record
     found = record.threshold if record.threshold and record.threshold.flip == flip else None
     return replace(record, flip=flip, threshold=found, probability=None)
+
+
+def why_no_threshold(stored: BundleRecord, used: BundleRecord) -> str:
+    """Why a bundle that is `used` with or without flips has no threshold, in words; "" where it has one."""
+    if used.threshold is not None:
+        return ""
+    if stored.threshold is None:
+        return "uncalibrated"
+    found, wanted = ("with", "without") if stored.threshold.flip else ("without", "with them")
+    return (
+        f"its threshold was found {found} flips; `python evaluate.py calibrate --flip {not stored.threshold.flip}` "
+        f"finds one {wanted}"
+    )
 
 
 def _as_image(picture: Image | Path | str) -> Image:
@@ -381,22 +396,29 @@ def is_own_crop(path: Path, recipe: CropRecipe | None) -> bool:
 
 def verdict_words(comparison: Comparison) -> str:
     """The verdict in two words."""
-    return {True: "SAME PERSON", False: "DIFFERENT PEOPLE", None: "NO VERDICT (uncalibrated)"}[comparison.same]
+    return {True: "SAME PERSON", False: "DIFFERENT PEOPLE", None: "NO VERDICT"}[comparison.same]
+
+
+def model_line(verifier: Verifier) -> str:
+    """Which model answers, in words."""
+    record = verifier.record
+    drawn = " (trained on drawn faces: for trying the commands only)" if record.synthetic else ""
+    return f"Model {record.name} ({verifier.bundle}), {record.created}{drawn}; {mirror_words(record.flip)}"
 
 
 def report_text(verifier: Verifier, seen: Sequence[Seen], comparison: Comparison) -> str:
     """Everything that led to the verdict, in words."""
     record = verifier.record
-    drawn = " (trained on drawn faces: for trying the commands only)" if record.synthetic else ""
-    threshold = record.threshold.text() if record.threshold else "none: uncalibrated"
+    threshold = record.threshold.text() if record.threshold else "none"
+    why = f" ({verifier.no_threshold})" if comparison.same is None else ""
     return "\n".join(
         [
-            f"Model {record.name} ({verifier.bundle}), {record.created}{drawn}; {mirror_words(record.flip)}",
+            model_line(verifier),
             *(picture.text() for picture in seen),
             f"Distance {comparison.distance:.4f}   cosine {comparison.cosine:.4f}",
             *probability_words(comparison),
             f"Threshold {threshold}",
-            f"Verdict: {verdict_words(comparison)}",
+            f"Verdict: {verdict_words(comparison)}{why}",
             *doubts(record),
         ]
     )
@@ -429,6 +451,7 @@ def report_json(verifier: Verifier, seen: Sequence[Seen], comparison: Comparison
         "cosine": comparison.cosine,
         "probability": comparison.probability,
         "threshold": record.threshold.value if record.threshold else None,
+        "no_threshold": verifier.no_threshold or None,
         "model": str(verifier.bundle),
         "synthetic": record.synthetic,
         "flip": record.flip,
@@ -469,6 +492,7 @@ def run_embedding(command: InferenceCommand) -> int:
     assert command.embed is not None
     prepare_worker()
     verifier = Verifier(command.model, command.flip)
+    print(model_line(verifier), flush=True)
     print(embed_folder(verifier, command.embed, command.output, command.as_crops).text())
     return SAME
 

@@ -67,6 +67,7 @@ class Extras:
         strips: pictures of the hardest pairs, by caption.
         others: further systems on the same pairs, by name, with their thresholds.
         chances: how the system's distances become probabilities; None: they don't.
+        no_threshold: why a system without a threshold has none, in words.
     """
 
     facts: Mapping[str, Any]
@@ -76,6 +77,7 @@ class Extras:
     strips: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     others: Mapping[str, tuple[ScoredPairs, float | None]] = field(default_factory=dict)
     chances: ProbabilityMap | None = None
+    no_threshold: str = "uncalibrated"
 
 
 def judge_scores(name: str, scored: ScoredPairs, threshold: float | None, extras: Extras) -> Judgement:
@@ -93,7 +95,7 @@ def judge_scores(name: str, scored: ScoredPairs, threshold: float | None, extras
     refuse_one_class(scored.same)
     report = verification_report(scored, threshold) | {"groups": None, "group_ratios": None, "systems": None}
     report |= extras.facts
-    warnings = [*extras.warnings, *doubts(report, threshold)]
+    warnings = [*extras.warnings, *doubts(report, threshold, extras.no_threshold)]
     if extras.groups:
         at = threshold if threshold is not None else _internal(scored, report["threshold"])
         table = rates_by_group(scored, at, extras.groups)
@@ -156,7 +158,7 @@ def judge_pairs(
     pictures = embed(model, reader, pairs.pictures())
     own = score(model, pictures, pairs)
     others, lost = _others(rest, pairs, images, cache)
-    overlap = by_names(model.bundle, known_people(pairs))
+    overlap = by_names(model.bundle, known_people(pairs), model.record)
     if training is not None:
         overlap = _overlap(model, training, pictures, pairs, reader)
     facts = {**extras.facts, **model_facts(model, overlap, reader.failures)}
@@ -173,6 +175,7 @@ def judge_pairs(
         strips=hardest_strips(own, reader) | overlap.strip,
         chances=model.record.probability if model.record else None,
         others=others,
+        no_threshold=model.no_threshold,
     )
     return judge_scores(model.name, own, model.threshold, whole)
 
@@ -226,10 +229,11 @@ def model_facts(model: System, overlap: Overlap, failures: Mapping[str, str]) ->
     record = model.record
     return {
         "model": str(model.bundle or model.name),
+        "model_name": record.name if record else model.name,
         "synthetic": bool(record and record.synthetic),
         "recipe": model.recipe.to_dict() if model.recipe else None,
         "as_crops": model.as_crops,
-        "threshold_words": record.threshold.text() if record and record.threshold else "uncalibrated",
+        "threshold_words": record.threshold.text() if record and record.threshold else model.no_threshold,
         "training": dict(record.training) if record else {},
         "overlap": overlap.to_dict(),
         "people_seen_in_training": overlap.names,
@@ -292,13 +296,18 @@ def clearly_apart(ratio: WorstRatio) -> bool:
     return bool(np.log(ratio.ratio) > ndtri(1 - 0.025 / couples) * error)
 
 
-def doubts(report: Mapping[str, Any], threshold: float | None) -> list[str]:
+def doubts(report: Mapping[str, Any], threshold: float | None, no_threshold: str = "uncalibrated") -> list[str]:
     """What the figures themselves give reason to doubt, in words."""
     sentences = []
-    if threshold is None:
+    if threshold is None and no_threshold == "uncalibrated":
         sentences.append(
             "Uncalibrated: there is no threshold that was chosen elsewhere, so accuracy and rates are those of "
             f"{report['accuracy_from']}. For a model `python evaluate.py calibrate` sets one."
+        )
+    elif threshold is None:
+        sentences.append(
+            f"The model has no threshold here: {no_threshold}. Accuracy and rates are those of "
+            f"{report['accuracy_from']}."
         )
     unresolved = [claim for claim in report["tpr_at_fpr"] if not claim["claimable"]]
     if unresolved:
@@ -363,7 +372,8 @@ def judge_triplets(
     people = [[Path(name).parent.as_posix() for name in triplet] for triplet in triplets]
     by_folder = all(one == other != third for one, other, third in people)
     report = judge_distances(near, far, failed, [one for one, *_ in people] if by_folder else None)
-    overlap = by_names(system.bundle, {name for triplet in people for name in triplet} if by_folder else None)
+    names = {name for triplet in people for name in triplet} if by_folder else None
+    overlap = by_names(system.bundle, names, system.record)
     report |= {**facts, **model_facts(system, overlap, reader.failures)}
     report["warnings"] = [*model_doubts(system), *overlap.warnings]
     return Judgement(report, triplet_page(report, margin_figure(report)), triplet_text(report))

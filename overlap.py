@@ -6,7 +6,7 @@ Out: what is known, in words and numbers; the likeliest doubles, to look at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.images import Image
+from facekit.model_card import clauses
 from facekit.protocols import plain_name
 
 if TYPE_CHECKING:
+    from facekit.bundle import BundleRecord
     from pictures import PictureReader
     from scoring import Embedded
     from systems import System
@@ -92,10 +94,28 @@ def _are_names(people: Collection[str]) -> bool:
     return 2 * sum(any(letter.isalpha() for letter in name) for name in people) > len(people)
 
 
-def by_names(bundle: Path | None, people: Collection[str] | None) -> Overlap:
-    """The check that costs nothing: names of people."""
+def by_names(bundle: Path | None, people: Collection[str] | None, record: BundleRecord | None = None) -> Overlap:
+    """The check that costs nothing: names of people.
+
+    Args:
+        bundle: the model's folder; None: somebody else's scores.
+        people: the test people's names; None: unknown.
+        record: what the bundle says of itself; None: not read.
+    """
     seen = None if bundle is None else people_seen(bundle, people)
+    if seen is None and record is not None and not record.training.get("train_dir"):
+        return Overlap(f"{overlap_words(None)} {unknown_pictures(record.training)}")
     return Overlap(f"{overlap_words(seen)} Their faces were not compared (`evaluate.py --check_overlap`).", seen)
+
+
+def unknown_pictures(training: Mapping[str, Any]) -> str:
+    """Why the pictures cannot be compared with those that trained the model, and its author's word on it.
+
+    Args:
+        training: of a record that names no folder of training pictures.
+    """
+    gone = "are not public" if training.get("made_by") else "are not on record"
+    return " ".join([f"The model's training pictures {gone}.", *clauses(training)])
 
 
 def overlap_words(seen: int | None) -> str:
@@ -157,23 +177,10 @@ def training_pictures(system: System, cache: Path) -> Training:
     """
     from facekit.index import index_people
     from facekit.name_list import read_names
-    from facekit.packed import is_packed
     from pictures import PictureReader, find_images
 
-    if system.bundle is None or system.record is None:
-        raise ValueError("`check_overlap` needs a bundle that train.py made.")
-    told, listed = system.record.training.get("train_dir"), system.bundle.parent / "train_people.txt"
-    folder = Path(told or "?")
-    if not told or not folder.is_dir() or not listed.is_file():
-        raise ValueError(
-            f"{system.bundle}: its training pictures ({folder}) or the list of its people ({listed}) are not "
-            "there, so `check_overlap` has nothing to compare with. Run it where the model was trained."
-        )
-    if is_packed(folder):
-        raise ValueError(
-            f"{folder}: the training pictures are packed, and `check_overlap` wants them as files. Leave it out, "
-            "or train from the folder that was packed."
-        )
+    folder, listed = training_folder(system)
+    assert system.record is not None
     index, trained = index_people(folder), set(read_names(listed, "train_people"))
     within = np.arange(len(index)) - np.searchsorted(index.labels, index.labels)
     chosen = [
@@ -187,6 +194,33 @@ def training_pictures(system: System, cache: Path) -> Training:
         )
     images = find_images(folder, chosen, "train_dir")
     return Training(PictureReader(system.record.recipe, images, cache, system.aligner), chosen)
+
+
+def training_folder(system: System) -> tuple[Path, Path]:
+    """The folder of a bundle's training pictures and the list of its people; costs nothing.
+
+    Raises:
+        ValueError: as `training_pictures`.
+    """
+    from facekit.packed import is_packed
+
+    if system.bundle is None or system.record is None:
+        raise ValueError("`check_overlap` needs a bundle that train.py made.")
+    training, listed = system.record.training, system.bundle.parent / "train_people.txt"
+    if not training.get("train_dir"):
+        raise ValueError(f"`check_overlap` has nothing to compare with. {unknown_pictures(training)}")
+    folder = Path(training["train_dir"])
+    if not folder.is_dir() or not listed.is_file():
+        raise ValueError(
+            f"{system.bundle}: its training pictures ({folder}) or the list of its people ({listed}) are not "
+            "there, so `check_overlap` has nothing to compare with. Run it where the model was trained."
+        )
+    if is_packed(folder):
+        raise ValueError(
+            f"{folder}: the training pictures are packed, and `check_overlap` wants them as files. Leave it out, "
+            "or train from the folder that was packed."
+        )
+    return folder, listed
 
 
 def nearest_of_each(

@@ -127,7 +127,7 @@ def judge_gallery(
     if training is not None:
         overlap = by_embeddings(system, training, found["probes"], probes.people, readers["probes"].read)
     else:
-        overlap = by_names(system.bundle, {*probes.people})
+        overlap = by_names(system.bundle, {*probes.people}, system.record)
     lost = {name: why for reader in readers.values() for name, why in reader.failures.items()}
     report |= {**facts, **model_facts(system, overlap, lost)}
     report["warnings"] = [*model_doubts(system), *overlap.warnings, *search_doubts(system, report)]
@@ -139,7 +139,8 @@ def search_doubts(system: System, report: Mapping[str, Any]) -> list[str]:
     """What the figures of a search give reason to doubt, in words."""
     warnings = []
     if system.threshold is None:
-        warnings.append("Uncalibrated: the model has no threshold below which a name is given.")
+        why = "" if system.no_threshold == "uncalibrated" else f" ({system.no_threshold})"
+        warnings.append(f"Uncalibrated: the model has no threshold below which a name is given{why}.")
     elif report["fpir"] is not None and report["fpir"] > 0.1:
         warnings.append(
             f"The model's threshold was chosen for one comparison. Each probe here is compared with "

@@ -5,7 +5,8 @@ Mitchell et al., "Model Cards for Model Reporting", FAT* 2019 (https://arxiv.org
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from facekit.mirror import mirror_words
 
@@ -33,6 +34,25 @@ COHORT = """\
 - The network holds embeddings of training people, one picture each, by which it normalises others. They are
   biometric data: whoever may not have those may not have the network.
 """
+
+
+CLAUSES = ("overlap_with_lfw",)
+"""Facts on the training data that are clauses of a sentence, and no values of a name."""
+
+
+def clauses(training: Mapping[str, Any]) -> list[str]:
+    """Those facts as sentences."""
+    texts = [str(training[name]) for name in CLAUSES if training.get(name)]
+    return [f"{text[0].upper()}{text[1:]}." for text in texts]
+
+
+FIGURES = {"auc": "AUC", "eer": "EER", "f1": "F1", "tpr": "TPR", "fpr": "FPR", "fnr": "FNR"}
+"""Figures whose names are abbreviations."""
+
+
+def said(name: str, value: Any) -> bool:
+    """Whether a fact on the training data goes among the data: none that is no fact, and no rate of a figure."""
+    return name != "monitor_fmr" and value not in (None, "", 0)
 
 
 def model_card(record: BundleRecord) -> str:
@@ -79,7 +99,11 @@ Licence: {record.licence or "unstated; the terms of the training data decide"}.
 
 def _data(record: BundleRecord) -> str:
     lines = [f"Trained on {record.data or 'data without a name'}."]
-    lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in record.training.items()]
+    facts = {name: value for name, value in record.training.items() if name not in CLAUSES and said(name, value)}
+    if record.training.get("steps") and record.training.get("best_epoch") == 0:
+        facts["best_epoch"] = "none beat the start"
+    lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()]
+    lines += [f"- {sentence}" for sentence in clauses(record.training)]
     return "\n".join([*lines, ""])
 
 
@@ -89,18 +113,30 @@ def _figures(record: BundleRecord) -> str:
     if threshold is not None:
         lines = [f'"Same person" means a distance below {threshold.text()}; intervals by {threshold.by}.', ""]
     rows = {name: value for name, value in record.figures.items() if isinstance(value, int | float)}
+    # The mean threshold of the folds is not the bundle's, which the table's figures do not belong to.
+    folds = rows.pop("threshold", None) is not None
     if rows:
-        lines += ["On people who did not train it:", "", "| figure | value |", "| --- | --- |"]
-        lines += [f"| {name} | {value:.4g} |" for name, value in rows.items()]
+        at = "; accuracy, precision, recall, F1, TPR, FPR and FNR at thresholds from other folds" if folds else ""
+        lines += [f"On people who did not train it{at}:", "", "| figure | value |", "| --- | --- |"]
+        lines += [f"| {_named(name, record)} | {value:.4g} |" for name, value in rows.items()]
     if note := record.figures.get("note"):
         lines += ["", note]
     intervals = record.figures.get("intervals", {})
     if intervals:
-        lines += ["", "| figure | value | 95 % interval |", "| --- | --- | --- |"]
+        lines += [""] if lines[-1] else []
+        lines += ["| figure | value | 95 % interval |", "| --- | --- | --- |"]
         lines += [
             f"| {name} | {value:.4f} | {low:.4f} to {high:.4f} |" for name, (value, low, high) in intervals.items()
         ]
     return "\n".join([*lines, ""])
+
+
+def _named(figure: str, record: BundleRecord) -> str:
+    """The name of a figure as text has it."""
+    if figure == "tpr_at_fmr":
+        fmr = record.training.get("monitor_fmr")
+        return f"TPR at FMR {fmr:g}" if fmr else "TPR at the FMR of `monitor_fmr`"
+    return FIGURES.get(figure, figure.replace("_", " "))
 
 
 def _groups(record: BundleRecord) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from facekit.model_card import CLAUSES, clauses
 from facekit.page import Illustration, Section, Table
 from facekit.panels import percent, score_text
 
@@ -92,7 +93,9 @@ def within(ends: Sequence[float | None] | None, plain: bool = False) -> str:
 
 
 def short_name(report: Report) -> str:
-    """The system's name for titles and legends: of a run's bundle, the run."""
+    """The system's name for titles and legends: its record's; else of a run's bundle the run."""
+    if name := report.get("model_name"):
+        return str(name)
     path = Path(str(report.get("model") or "the system"))
     return (path.parent.name or path.name) if path.name == "bundle" else path.name or str(path)
 
@@ -134,7 +137,10 @@ def facts_of(report: Report) -> list[tuple[str, str]]:
 
 def _words(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{str(key).replace('_', ' ')} {part}" for key, part in value.items())
+        facts = ", ".join(
+            f"{str(key).replace('_', ' ')} {part}" for key, part in value.items() if key not in CLAUSES
+        )
+        return ". ".join(filter(None, [facts, *clauses(value)]))
     return str(value)
 
 

@@ -34,7 +34,9 @@ def rule(report: Report) -> str:
     if not kfold:
         return "There are too few pairs to choose a threshold on some and judge it on others."
     mean = "" if report["threshold"] is None else f", on average {number(report['threshold'])}"
-    lacks = "" if report.get("at_threshold") else " The system has no threshold of its own: it is uncalibrated."
+    why = report.get("threshold_words") or "uncalibrated"
+    why = "of its own: it is uncalibrated" if why == "uncalibrated" else f"here: {why}"
+    lacks = "" if report.get("at_threshold") else f" The system has no threshold {why}."
     return (
         f"A pair is accepted where its {what} is {side} a threshold chosen on other pairs: {source}{mean}.{lacks}"
     )

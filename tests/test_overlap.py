@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import evaluate
 import overlap
-from facekit.bundle import read_network, read_record, write_bundle
+from facekit.bundle import read_network, read_record, write_bundle, write_record
 from overlap import Overlap
 from pictures import PictureReader, find_images
 from scoring import Embedded, embed
@@ -98,6 +99,33 @@ def test_lost_training_pictures_are_named(run, tmp_path) -> None:
     (system,) = bundle_systems([run / "bundle"])
     with pytest.raises(ValueError, match="gone.*so `check_overlap` has nothing to compare with"):
         overlap.training_pictures(system, tmp_path / "cache")
+
+
+def test_pictures_that_are_not_on_record_are_told_and_refused_before_anything_is_written(
+    run, crops, tmp_path, capsys
+) -> None:
+    (run / "train_people.txt").unlink()
+    for path in shutil.copytree(crops, tmp_path / "others").glob("*/*.jpg"):
+        path.write_bytes(path.read_bytes() + b"another file")
+    author = {
+        "made_by": "somebody",
+        "overlap_with_lfw": "its author says that he avoided people of LFW; not checked",
+    }
+    for training, words in (
+        (author, "are not public. Its author says that he avoided people of LFW; not checked."),
+        ({}, "are not on record."),
+    ):
+        record = dataclasses.replace(read_record(run / "bundle"), training=training)
+        write_record(run / "bundle", record)
+        words = f"The model's training pictures {words}"
+        found = overlap.by_names(run / "bundle", ["anybody"], record)
+        assert found.warnings == [f"Overlap with the training people: unchecked. {words}"]
+        for protocol in (["--images", crops], ["--gallery", crops, "--probes", tmp_path / "others"]):
+            command = [*protocol, "--model", run / "bundle", "--check_overlap", "--output", tmp_path / "report"]
+            assert evaluate.main([str(word) for word in command]) == 2
+            said = capsys.readouterr().err
+            assert said == f"error: `check_overlap` has nothing to compare with. {words}\n"
+        assert not (tmp_path / "report").exists()
 
 
 def test_numbers_are_no_names(run):

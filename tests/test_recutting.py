@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import sys
@@ -12,12 +14,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import evaluate
 import inference
 from config import Config, CropConfig
 from crop_faces import crop_faces
 from facekit import manifest
 from facekit.alignment import CropRecipe, crop_face
-from facekit.bundle import read_record, write_record
+from facekit.bundle import read_network, read_record, write_bundle, write_record
 from facekit.images import as_stored, read_image
 from facekit.mirror import with_mirror
 from facekit.recutting import cut_alike, recut
@@ -125,10 +128,24 @@ def test_the_mirror_image_is_averaged(rng):
     np.testing.assert_allclose(with_mirror(embed)(images[:, :, ::-1]), both, atol=1e-6)
 
 
-def test_a_flip_that_the_threshold_does_not_know_gives_no_verdict(bundle, photos, capsys):
+def test_a_flip_that_the_threshold_does_not_know_gives_no_verdict(bundle, photos, crops, tmp_path, capsys):
     two = [str(path) for path in sorted(photos.glob("*/*.jpg"))[:2]]
     assert inference.main([*two, "--model", str(bundle), "--flip", "True"]) == 2
-    assert "NO VERDICT (uncalibrated)" in capsys.readouterr().out
+    why = "its threshold was found without flips; `python evaluate.py calibrate --flip True` finds one with them"
+    said = capsys.readouterr().out
+    assert f"Threshold none\nVerdict: NO VERDICT ({why})\n" in said
+    assert inference.main([*two, "--model", str(bundle), "--flip", "True", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["no_threshold"] == why
+    record = read_record(bundle)
+    flipped = replace(record, flip=True, threshold=replace(record.threshold, flip=True))
+    write_bundle(tmp_path / "flipped", read_network(bundle), flipped)
+    why = "its threshold was found with flips; `python evaluate.py calibrate --flip False` finds one without"
+    assert Verifier(tmp_path / "flipped", False).no_threshold == why
+    words = ["--model", tmp_path / "flipped", "--images", crops, "--as_crops", "--output", tmp_path / "report"]
+    assert evaluate.main([str(word) for word in (*words, "--flip", "False")]) == 0
+    assert f"The model has no threshold here: {why}. Accuracy and rates are those of " in capsys.readouterr().out
+    assert evaluate.main([str(word) for word in words]) == 0
+    assert "has no threshold here" not in capsys.readouterr().out
 
 
 def test_crops_of_another_recipe_are_refused_unless_told(bundle, usual, tmp_path, capsys):
@@ -139,6 +156,16 @@ def test_crops_of_another_recipe_are_refused_unless_told(bundle, usual, tmp_path
     assert "is a crop of another recipe than the model's (size 150 there, 112 here" in capsys.readouterr().err
     assert inference.main([*two, "--model", str(bundle), "--as_crops"]) in (0, 1)
     assert "taken whole, as a face already cut" in capsys.readouterr().out
+
+
+MADE_BY = ("model", "network_sha256", "flip", "preprocessing_sha256", "as_crops")
+
+
+def made_by_of(bundle: Path, flip: bool) -> dict[str, object]:
+    """What a file of embeddings should say of the fixture's bundle."""
+    hashed = replace(read_record(bundle), flip=flip).preprocessing()["sha256"]
+    network = hashlib.sha256((bundle / "model.keras").read_bytes()).hexdigest()
+    return dict(zip(MADE_BY, ("fixture", network, flip, hashed, False), strict=True))
 
 
 def test_a_folder_is_embedded_and_goes_on_where_it_stopped(bundle, photos, tmp_path, monkeypatch, capsys):
@@ -159,10 +186,14 @@ def test_a_folder_is_embedded_and_goes_on_where_it_stopped(bundle, photos, tmp_p
     assert inference.main(command) == 130 and not Path("rows.npz").exists()
     monkeypatch.setattr(Verifier, "embed_crops", real)
     assert inference.main(command) == 0
-    assert "20 of them by an earlier call: rows.npz" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith(f"Model fixture ({bundle}), 2020-01-01T00:00:00; faces as they are, without flips\n")
+    assert "20 of them by an earlier call: rows.npz" in said
     assert not Path("rows.npz.parts").exists()
     with np.load("rows.npz") as found:
         paths, rows = found["paths"], found["embeddings"]
+        made_by = {name: found[name].item() for name in MADE_BY}
+    assert made_by == made_by_of(bundle, flip=False)
     assert len(paths) == 32 and rows.shape == (32, 16)
     direct = Verifier(bundle).embed([photos / str(path) for path in paths])
     np.testing.assert_allclose(rows, direct, atol=1e-5)
@@ -203,6 +234,9 @@ def test_parquet_holds_what_npz_holds(bundle, photos, tmp_path, monkeypatch):
     others = ["pipe.jpg", "text.jpg", "to nowhere.jpg"]
     for suffix in ("npz", "parquet"):
         assert inference.main(["--embed", str(own), "--output", f"rows.{suffix}", "--model", str(bundle)]) == 0
+    told = parquet.read_table("rows.parquet").schema.metadata
+    expected = made_by_of(bundle, flip=False) | {"flip": "false", "as_crops": "false"}
+    assert {name.decode(): value.decode() for name, value in told.items()} == expected
     table = parquet.read_table("rows.parquet").to_pydict()
     with np.load("rows.npz") as found:
         assert table["path"] == found["paths"].tolist() == [*others, *(f"é 人 {n}.jpg" for n in range(3))]

@@ -80,6 +80,8 @@ def test_the_summary_tells_counted_errors_in_words() -> None:
         "A pair is accepted where its distance is below 1.0500: the threshold that came with the system."
     )
     assert page.title == "How well first tells people apart"
+    named = page_on(scored, model="cache/dlib_resnet29-2", model_name="dlib ResNet-29 (pretrained)")
+    assert named.title == "How well dlib ResNet-29 (pretrained) tells people apart"
     assert page.warnings == ["Look out."]
 
 
@@ -274,11 +276,13 @@ def test_facts_and_the_command_are_at_the_end() -> None:
         "recipe": {"method": "align", "max_side": 1024},
         "images": "photos",
         "command": command,
+        "training": {"made_by": "somebody", "overlap_with_lfw": "its author says no"},
     }
     page = page_on(pairs(), **facts)
     known = dict(page.facts)
     assert known["Preprocessing of the pictures"] == "method align, max side 1024"
     assert known["Overlap with the training people"] == "Unchecked."
+    assert known["Trained with"] == "made by somebody. Its author says no."
     assert known["Pictures"] == "photos" and "Pairs file" not in known
     assert section(page, "How to make").code == command
     assert "How to make this report again" not in titles(page_on(pairs()))
