@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,14 @@ from facekit import runtime
 from facekit.bootstrap import score_intervals
 from facekit.bundle import BundleRecord, Threshold, read_network, read_record, write_bundle
 from facekit.detectors import ALIGNER, needs_aligner
+from facekit.dlib_source import LICENCE
 from facekit.manifest import crop_folder
 from facekit.metrics import rates_at
 from facekit.mirror import with_mirror
 from facekit.thresholds import best_accuracy_threshold, threshold_at_fmr
 from facekit.trainer import Embedder
 from facekit.validation import Embed, HeldOut
+from pretrained import FIGURES
 from runs import RunFolder
 from splits import Split
 
@@ -127,6 +130,32 @@ def with_calibration(
     return record
 
 
+def origin(config: Config, made: Made) -> tuple[str, str]:
+    """What the network learned from, and under which terms it may be used, its start's included.
+
+    A start that no epoch beat is still its maker's network: the user's pictures taught it nothing.
+    """
+    own, (data, licence) = config.data_name or str(config.train_dir), _start_origin(config.weights)
+    if not data:
+        return own, config.licence
+    if made.best_epoch or made.interpolation:
+        return f"{own}, from a start that was trained on {data}", config.licence
+    if made.cohort:
+        return f"{data}; its cohort is of {own}", config.licence
+    return data, config.licence or licence
+
+
+def _start_origin(weights: str | None) -> tuple[str, str]:
+    """The data and licence of a start that says so: dlib's, or a bundle's."""
+    if weights == "dlib":
+        return json.loads(FIGURES.read_text(encoding="utf-8"))["data"], LICENCE
+    try:
+        record = read_record(Path(weights or ""))
+    except ValueError:
+        return "", ""
+    return record.data, record.licence
+
+
 def write_product(
     config: Config, split: Split, held_out: HeldOut, more: Callable[[Embed], dict[str, float]], made: Made
 ) -> BundleRecord:
@@ -153,6 +182,7 @@ def write_product(
         made = made._replace(cohort=people or 0, candidates=made.candidates + (people is not None))
     figures = measure(embedder(network, config))
     crops = crop_folder(config.train_dir)
+    data, licence = origin(config, made)
     record = BundleRecord(
         name=config.name,
         created=f"{datetime.datetime.now():%Y-%m-%dT%H:%M:%S}",
@@ -168,11 +198,12 @@ def write_product(
             "digest": split.train.digest,
             **made._asdict(),
             "weights": config.weights,
+            **({"monitor_fmr": config.monitor_fmr} if config.monitor == "tpr" else {}),
         },
         figures={**figures, **choice_note(made.candidates)},
         flip=config.flip,
-        data=config.data_name or str(config.train_dir),
-        licence=config.licence,
+        data=data,
+        licence=licence,
         versions=runtime.versions(),
     )
     aligner = config.train_dir / ALIGNER if crops and needs_aligner(crops.recipe) else None

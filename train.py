@@ -93,7 +93,9 @@ def read_command(argv: Sequence[str] | None) -> tuple[Config, bool]:
     return config, command.resume
 
 
-def epoch_line(epoch: int, logs: dict[str, Any], epochs: int, do_nothing: Callable[[], float]) -> str:
+def epoch_line(
+    epoch: int, logs: dict[str, Any], epochs: int, do_nothing: Callable[[], float], monitor_fmr: float
+) -> str:
     """One honest line for an epoch."""
     memory = ""
     if logs.get("memory_filled"):
@@ -104,13 +106,14 @@ def epoch_line(epoch: int, logs: dict[str, Any], epochs: int, do_nothing: Callab
         f"epoch {epoch + 1}/{epochs}  loss {logs['loss']:.3f} (collapsed: {do_nothing():.3f})  "
         f"active {logs['active']:.0%}  {classes}d(a,p) {logs['positive_distance']:.2f}  "
         f"d(a,n) {logs['negative_distance']:.2f}  {memory}lr {logs['learning_rate']:.1e}  "
-        f"{logs['images_per_second']:.0f} images/s (waiting {logs['waiting']:.0%})  |  {verification_words(logs)}"
+        f"{logs['images_per_second']:.0f} images/s (waiting {logs['waiting']:.0%})  |  "
+        f"{verification_words(logs, monitor_fmr)}"
     )
 
 
-def verification_words(figures: dict[str, Any]) -> str:
+def verification_words(figures: dict[str, Any], monitor_fmr: float) -> str:
     """The chief figures on held-out people."""
-    at_fmr = f"  TPR at FMR {figures['tpr_at_fmr']:.4f}" if "tpr_at_fmr" in figures else ""
+    at_fmr = f"  TPR {figures['tpr_at_fmr']:.4f} at FMR {monitor_fmr:g}" if "tpr_at_fmr" in figures else ""
     return (
         f"held-out people: AUC {figures['auc']:.3f}  accuracy {figures['accuracy']:.3f}  "
         f"EER {figures['eer']:.3f}{at_fmr}"
@@ -146,7 +149,7 @@ def fit(
         return figures | {"unreadable": float(len(loader.failures))}
 
     if started := session.judge_start(measure):
-        print(f"start: {verification_words(started)}", flush=True)
+        print(f"start: {verification_words(started, session.config.monitor_fmr)}", flush=True)
         keeper.on_epoch_end(-1)
     try:
         with runtime.stop_requests("saving after this step") as asked:
@@ -170,7 +173,8 @@ def chain(
 
     part, steps = session.part, session.steps[session.number]
     do_nothing = partial(session.trainer.objective.do_nothing_value, *usual_keys(part))
-    line = partial(epoch_line, epochs=session.epochs, do_nothing=do_nothing)
+    fmr = session.config.monitor_fmr
+    line = partial(epoch_line, epochs=session.epochs, do_nothing=do_nothing, monitor_fmr=fmr)
     return [
         callbacks.StepCounter(),
         session.rate,
@@ -373,6 +377,8 @@ def kept_words(record: BundleRecord) -> str:
     epoch, share = record.training["best_epoch"], record.training["interpolation"]
     people = record.training["cohort"]
     normalised = f", normalised by a cohort of {people:,} people" if people else ""
+    if not epoch and not share and not people and record.training["weights"] == "dlib":
+        normalised = " (`--model pretrained` is the same network, with a threshold from LFW's pairs)"
     if not record.training["steps"]:
         return f"The bundle holds the network as it started{normalised}"
     if not epoch and share:
@@ -389,7 +395,8 @@ def closing_words(config: Config, record: BundleRecord) -> str:
     folder, note = RunFolder.of(config), f"{record.figures.get('note', '')}\n".lstrip()
     curve = f"   Curve: {folder.curve}" if folder.curve.exists() else ""
     return (
-        f"{kept_words(record)}: {verification_words(record.figures)} (thresholds from other folds).\n"
+        f"{kept_words(record)}: {verification_words(record.figures, config.monitor_fmr)} "
+        "(thresholds from other folds).\n"
         f"{note}Threshold {record.threshold.text() if record.threshold else 'uncalibrated'}.\n"
         f"Model: {folder.bundle}{curve}\n"
         f"Next: python evaluate.py --model {folder.bundle} --pairs PAIRS --images PICTURES\n"

@@ -15,6 +15,7 @@ import pytest
 import train
 from config import Config
 from facekit.bundle import read_network, read_record
+from facekit.dlib_source import LICENCE
 from facekit.layers import UnitNorm, freeze
 from facekit.objective import Objective
 from facekit.settings import read_settings
@@ -23,6 +24,7 @@ from facekit.validation import FIGURES
 from interpolating import SHARES, between, interpolate
 from losses import get
 from model import build_embedding_model
+from product import Made, origin
 from runs import RunFolder
 from session import build_trainer
 from tests.test_session import check_same_state, resume, stop_after
@@ -156,8 +158,12 @@ def test_the_best_weights_between_start_and_best_are_kept(whole, capsys):
     assert record.training["candidates"] == 3 + 9, "start, two epochs, and what lies between, without its ends"
     note = "The best of 12 networks by these very people: the figures are optimistic; judge it on others."
     assert record.figures["note"] == note
-    assert note in (whole / "bundle" / "model_card.md").read_text()
+    card = (whole / "bundle" / "model_card.md").read_text()
+    assert note in card and f"\n| TPR at FMR 0.05 | {max(values):.4g} |\n" in card
     assert f"\n{note}\nThreshold " in train.closing_words(read_settings(whole / "config.json", Config), record)
+    assert f"  TPR {max(values):.4f} at FMR 0.05 (thresholds" in train.closing_words(
+        read_settings(whole / "config.json", Config), record
+    )
     start, best, kept = (
         read_network(path).get_weights()
         for path in (whole / "checkpoints" / "start.keras", whole / "checkpoints" / "best.keras", whole / "bundle")
@@ -189,6 +195,7 @@ def test_the_choice_follows_the_monitor_and_ties_go_to_the_start(tmp_path, monit
 
     told: list[str] = []
     assert interpolate(Config(monitor=monitor), folder, None, measure, told.append) == share
+    assert f", by {monitor.upper()} on held-out people: start 0." in told[0]
     assert f"kept {share} with" in told[0]
     np.testing.assert_allclose(read_network(folder.interpolated).get_weights()[0], share, rtol=1e-6)
 
@@ -355,3 +362,28 @@ def test_scales_and_shifts_alone_can_learn():
 def test_dropout_does_not_go_with_kept_statistics():
     with pytest.raises(ValueError, match='`freeze_batch_norm="statistics"` trains the network as it computes'):
         Config(freeze_batch_norm="statistics")
+
+
+@pytest.mark.parametrize(
+    ("weights", "made", "data", "licence"),
+    [
+        (None, Made(9, 3), "faces", ""),
+        ("dlib", Made(0, 0), "about three million pictures", LICENCE),
+        ("dlib", Made(9, 0), "about three million pictures", LICENCE),
+        ("dlib", Made(9, 0, cohort=50), "its cohort is of faces", ""),
+        ("dlib", Made(9, 3), "faces, from a start that was trained on about three million", ""),
+        ("dlib", Made(9, 0, interpolation=0.2), "faces, from a start that was trained on about three million", ""),
+    ],
+)
+def test_a_bundle_says_whose_pictures_taught_it(weights, made, data, licence):
+    config = Config(backbone="dlib_resnet29", image_size=150, weights=weights, data_name="faces")
+    found, terms = origin(config, made)
+    assert data in found and terms == licence
+    assert origin(config.model_copy(update={"licence": "mine"}), made)[1] == "mine"
+
+
+def test_a_bundle_that_starts_from_a_bundle_names_its_data(weights):
+    record = read_record(weights.parent)
+    config = Config(weights=str(weights.parent), data_name="faces")
+    assert origin(config, Made(0, 0)) == (record.data, record.licence)
+    assert origin(config, Made(5, 2)) == (f"faces, from a start that was trained on {record.data}", "")
