@@ -183,7 +183,10 @@ def _other_problems(c: Config) -> Iterator[str]:
     if c.weights == "imagenet" and c.backbone not in BACKBONES_WITH_IMAGENET:
         yield (f'`weights="imagenet"` exists for {", ".join(BACKBONES_WITH_IMAGENET)}; backbone is {c.backbone!r}.')
     if c.weights == "dlib" and (c.backbone, c.pooling) != ("dlib_resnet29", "average"):
-        yield f'`weights="dlib"` is for backbone dlib_resnet29 with pooling average; backbone is {c.backbone!r}.'
+        yield (
+            f'`weights="dlib"` is for backbone dlib_resnet29 with pooling average; backbone is {c.backbone!r}. Set '
+            "backbone dlib_resnet29, image_size 150, embedding_size 128, as configs/finetune_light.json has them."
+        )
     if c.target_fmr is not None and c.target_fmr < 3 / (c.validation_pairs / 2):
         yield (
             f"`target_fmr` {c.target_fmr} needs at least {3 / c.target_fmr:.0f} impostor pairs; set "
