@@ -1,8 +1,8 @@
 """Compare training runs: one table and one plot.
 
 In:  folders of runs, finished or not; train.py and evaluate.py wrote them.
-Out: the settings that differ, and figures of the best epochs on validation and test people, on stdout and in
-     compare.md, compare.csv and compare.png.
+Out: the settings that differ, and figures on validation and test people, on stdout and in compare.md, compare.csv
+     and compare.png.
 Run: python -m apps.compare runs/*
 """
 
@@ -32,7 +32,13 @@ from facekit.settings import Settings, parse
 from facekit.tables import csv_text
 from runs import PLACES, figure_of
 
-_LONGEST = 40
+TPR_AT_FMR = figure_of("tpr")[0]
+
+_FEW = 4
+"""More settings than these, in which runs differ, get a table of their own: a line a setting, a column a run."""
+
+_SHORT = 20
+"""Letters of a setting's value."""
 
 
 class CompareCommand(Settings):
@@ -57,24 +63,35 @@ class Test:
         auc: area under the ROC curve.
         interval: its 95 % interval; None where it is not known.
         accuracy: share of right decisions at the model's own threshold.
+        fmr: the lowest false-match rate of which the pairs say something; None: there is none.
+        tpr: share of genuine pairs recognised at it.
     """
 
     pairs: str
     auc: float
     interval: tuple[float, float] | None
     accuracy: float | None
+    fmr: float | None = None
+    tpr: float | None = None
 
     @property
     def text(self) -> str:
-        """AUC with its interval, and accuracy."""
+        """AUC with its interval, accuracy, and TPR."""
         within = f" ({self.interval[0]:.3f} to {self.interval[1]:.3f})" if self.interval else ""
-        return f"{self.auc:.3f}{within}, {_number(self.accuracy)}"
+        tpr = "" if self.fmr is None else f", {_number(self.tpr)} at {self.fmr:g}"
+        return f"{self.auc:.3f}{within}, {_number(self.accuracy)}{tpr}"
 
 
 def _own_accuracy(report: Mapping[str, Any]) -> float | None:
     """At the model's own threshold: the report's headline is that of folds where the pairs file has them."""
     at = report.get("at_threshold")
     return at.get("accuracy") if at else None
+
+
+def _lowest_rate(report: Mapping[str, Any]) -> tuple[float, float] | tuple[None, None]:
+    """The lowest false-match rate of which the pairs say something, and the TPR there."""
+    claims = [(claim["fpr"], claim["tpr"]) for claim in report.get("tpr_at_fpr", []) if claim["tpr"] is not None]
+    return min(claims, default=(None, None))
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,7 @@ class Run:
         people: digest of whom it was validated on; None: not known.
         tests: by the pairs.
         finished: whether it has its product.
+        product: the figures of the model in its bundle; empty where there is none.
         faults: sentences on what could not be read.
     """
 
@@ -99,6 +117,7 @@ class Run:
     people: str | None
     tests: Mapping[str, Test]
     finished: bool
+    product: Mapping[str, Any]
     faults: Sequence[str] = field(default_factory=list)
 
     @property
@@ -108,6 +127,16 @@ class Run:
         sign = 1 if larger else -1
         judged = [row for row in self.history if math.isfinite(row.get(monitor, math.nan))]
         return max(judged, key=lambda row: sign * row[monitor], default={})
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """Those of the product, which may have a cohort or lie between epochs; else those of the best epoch."""
+        return {**self.best, **self.product}
+
+    @property
+    def tpr_name(self) -> str | None:
+        """What to call its true-match rate, by its rate; None: it has none."""
+        return f"TPR@FMR {self.settings['monitor_fmr']:g}" if self.figures.get(TPR_AT_FMR) is not None else None
 
     @property
     def speed(self) -> float | None:
@@ -147,20 +176,32 @@ def read_run(folder: Path, name: str) -> Run:
         raise ValueError(
             f"{folder / 'config.json'}: is damaged, its epochs cannot be counted ({error!r})."
         ) from None
-    finished = (folder / "bundle" / "bundle.json").exists()
+    record = folder / "bundle" / "bundle.json"
+    finished = record.exists()
+    bundle = _tried(faults, {}, _read_json, record) if finished else {}
     if not finished:
         done = sum(row["epoch"] > 0 for row in history)
         faults.append(f"{name} is not finished: {done} of {planned} epochs. train.py --resume goes on.")
     return Run(
         name=name,
-        settings={key: value for key, value in flat(settings).items() if key not in PLACES},
+        settings=_kept({key: value for key, value in flat(settings).items() if key not in PLACES}, bundle),
         planned=planned,
         history=history,
         people=dict(data["digests"]).get("validation"),
         tests={test.pairs: test for test in tests if test},
         finished=finished,
+        product=bundle.get("figures") or {},
         faults=faults,
     )
+
+
+def _kept(settings: dict[str, Value], bundle: Mapping[str, Any]) -> dict[str, Value]:
+    """Settings, with a word at what was tried and is not in the bundle: it was no better."""
+    training = bundle.get("training") or {}
+    for name, record in (("cohort", "cohort"), ("interpolate", "interpolation")):
+        if settings[name] and record in training and not training[record]:
+            settings[name] = f"{settings[name]} (left out)"
+    return settings
 
 
 def _tried(faults: list[str], instead: Any, read: Callable[[Path], Any], path: Path) -> Any:
@@ -205,7 +246,7 @@ def _read_test(path: Path) -> Test | None:
         pairs = f"{name}, {report['genuine']:,} + {report['impostor']:,} pairs"
         low, high = (report.get("intervals") or {}).get("auc") or (None, None)
         interval = None if low is None or high is None else (float(low), float(high))
-        return Test(pairs, float(report["auc"]), interval, _own_accuracy(report))
+        return Test(pairs, float(report["auc"]), interval, _own_accuracy(report), *_lowest_rate(report))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: is no report of evaluate.py ({error!r}); it is left out.") from None
 
@@ -276,19 +317,22 @@ def _people_numbers(runs: Sequence[Run]) -> dict[str | None, str]:
 
 
 def table(comparison: Comparison) -> list[list[str]]:
-    """Header and a line for each run, as texts."""
+    """Header and a line for each run, as texts; settings only where they are few."""
     people = _people_numbers(comparison.runs)
-    figures = ["AUC", "accuracy", "EER"]
-    header = ["run", *comparison.differing, "done", "best", *figures, "people", "images/s", *comparison.tests]
+    rates = _rates(comparison)
+    figures = ["AUC", "accuracy", "EER", *rates]
+    settings = comparison.differing if len(comparison.differing) <= _FEW else []
+    header = ["run", *settings, "done", "best", *figures, "people", "images/s", *comparison.tests]
     lines = [header]
     for run in comparison.runs:
-        best = run.best
+        best, found = run.best, run.figures
         lines.append([
             run.name,
-            *(str(run.settings.get(name)) for name in comparison.differing),
+            *(_shortened(str(run.settings.get(name))) for name in settings),
             run.done,
             f"{best['epoch']:.0f}" if best else "-",
-            *(_number(best.get(name)) for name in ("auc", "accuracy", "eer")),
+            *(_number(found.get(name)) for name in ("auc", "accuracy", "eer")),
+            *(_number(found[TPR_AT_FMR] if run.tpr_name == rate else None) for rate in rates),
             people[run.people],
             "-" if run.speed is None else f"{run.speed:.0f}",
             *(run.tests[name].text if name in run.tests else "-" for name in comparison.tests),
@@ -296,28 +340,53 @@ def table(comparison: Comparison) -> list[list[str]]:
     return lines
 
 
+def _rates(comparison: Comparison) -> list[str]:
+    """Names of the columns of true-match rates."""
+    return list(dict.fromkeys(run.tpr_name for run in comparison.runs if run.tpr_name))
+
+
+def setting_lines(comparison: Comparison) -> list[list[str]]:
+    """Header and a line for each setting in which the runs differ, as texts, a column for each run."""
+    lines = [
+        [name, *(_shortened(str(run.settings.get(name))) for run in comparison.runs)]
+        for name in comparison.differing
+    ]
+    return [["setting", *(run.name for run in comparison.runs)], *lines]
+
+
 def markdown(comparison: Comparison) -> str:
-    """The table and the notes, for people to read; it is as readable where Markdown is not drawn."""
-    lines = [[_cell(text) for text in line] for line in table(comparison)]
+    """Tables and notes, for people to read; they are as readable where Markdown is not drawn."""
+    apart = len(comparison.differing) > _FEW
+    legend = (
+        "Done, best: epochs. AUC, accuracy, EER, TPR: of the finished model, else after the best epoch, on the "
+        "run's validation people (same number: the same people)."
+    )
+    if comparison.tests:
+        legend += (
+            " Test pairs: AUC (95 %), accuracy at the model's threshold, TPR at the lowest false-match rate of "
+            "which the pairs say something."
+        )
+    parts = [_drawn(table(comparison)), [legend]]
+    parts += [_drawn(setting_lines(comparison))] if apart else []
+    parts += [[f"- {note}" for note in comparison.notes]] if comparison.notes else []
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def _drawn(cells: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, its columns below each other."""
+    lines = [[text.replace("|", "\\|") for text in line] for line in cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |"
         for line in lines
     ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    legend = (
-        "Done, best: epochs. AUC, accuracy, EER: after the best epoch, on the run's validation people (same "
-        "number: the same people)."
-        + " Test pairs: AUC (95 %), accuracy at the model's threshold."
-        * bool(comparison.tests)
-    )
-    notes = [f"- {note}" for note in comparison.notes]
-    return "\n".join([rows[0], rule, *rows[1:], "", legend, *([""] if notes else []), *notes]) + "\n"
+    return [rows[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *rows[1:]]
 
 
-def _cell(text: str) -> str:
-    short = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-    return short.replace("|", "\\|")
+def _shortened(text: str) -> str:
+    """A long text without its middle: paths differ at their ends."""
+    half = _SHORT // 2
+    return text if len(text) <= _SHORT else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _number(value: float | None) -> str:
@@ -335,7 +404,8 @@ def records(comparison: Comparison) -> list[dict[str, Any]]:
             "epochs_planned": run.planned,
             "finished": run.finished,
             "best_epoch": int(run.best["epoch"]) if run.best else None,
-            **{name: run.best.get(name) for name in ("auc", "accuracy", "eer")},
+            **{name: run.figures.get(name) for name in ("auc", "accuracy", "eer", TPR_AT_FMR)},
+            "monitor_fmr": run.settings["monitor_fmr"] if run.tpr_name else None,
             "validation_people": people[run.people],
             "images_per_second": run.speed,
             "tests": [asdict(test) for test in run.tests.values()],
@@ -345,7 +415,7 @@ def records(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def csv_of(comparison: Comparison) -> str:
-    """The records as CSV, with four columns for each list of test pairs."""
+    """The records as CSV, with six columns for each list of test pairs."""
     rows = []
     for record, run in zip(records(comparison), comparison.runs, strict=True):
         del record["tests"]
@@ -354,7 +424,8 @@ def csv_of(comparison: Comparison) -> str:
             test = run.tests.get(name)
             low, high = test.interval or (None, None) if test else (None, None)
             record |= {f"{name}: auc": test and test.auc, f"{name}: auc_low": low, f"{name}: auc_high": high}
-            record[f"{name}: accuracy"] = test and test.accuracy
+            record |= {f"{name}: accuracy": test and test.accuracy}
+            record |= {f"{name}: fmr": test and test.fmr, f"{name}: tpr": test and test.tpr}
         rows.append(record)
     return csv_text([list(rows[0]), *(["" if cell is None else cell for cell in row.values()] for row in rows)])
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from facekit.panels import curve_style, plain_text
@@ -25,7 +26,7 @@ class Line(NamedTuple):
 
 
 def runs_figure(lines: Sequence[Line]) -> Figure:
-    """Draw loss and AUC over the epochs; each run's name stands where its line ends, with its best AUC.
+    """Draw loss and AUC over the epochs; a legend names the runs, the highest end first, with their best AUC.
 
     Args:
         lines: the runs, at least one of them with an epoch; figures that a row lacks leave a gap.
@@ -38,13 +39,17 @@ def runs_figure(lines: Sequence[Line]) -> Figure:
         raise ValueError("There is no run with an epoch to draw.")
     figure = Figure(figsize=(14, max(5.5, 0.25 * len(drawn))), layout="constrained")
     loss, auc = figure.subplots(1, 2)
+    curves = []
     for number, line in enumerate(drawn):
         style = curve_style(number)
+        if len(line.history) == 1:
+            style |= {"linestyle": "None", "marker": "o"}  # a line through one point cannot be seen
         for axes, name in ((loss, "loss"), (auc, "auc")):
             epochs, values = ([row.get(key, math.nan) for row in line.history] for key in ("epoch", name))
-            axes.plot(epochs, values, **style)
+            (curve,) = axes.plot(epochs, values, **style)
             if line.best:
                 axes.plot(line.best["epoch"], line.best.get(name, math.nan), "o", color=style["color"])
+        curves.append(curve)
     loss.set(title="Training loss", ylabel="Loss (different losses do not compare)")
     auc.set(title="Validation people", ylabel="AUC")
     for axes in (loss, auc):
@@ -54,20 +59,21 @@ def runs_figure(lines: Sequence[Line]) -> Figure:
     losses = [row["loss"] for line in drawn for row in line.history if row.get("loss", 0) > 0]
     if losses and max(losses) > _WIDE * min(losses):
         loss.set_yscale("log")
-    _name_lines(auc, drawn)
+    _name_curves(auc, drawn, curves)
     return figure
 
 
-def _name_lines(axes: Axes, lines: Sequence[Line]) -> None:
-    """Write names right of the axes, in the order in which the lines end, a thin line to each end."""
-    ends = [(line.history[-1].get("auc", math.nan), number) for number, line in enumerate(lines)]
-    ends = sorted((end for end in ends if math.isfinite(end[0])), reverse=True)
-    for place, (auc, number) in enumerate(ends):
-        line, style = lines[number], curve_style(number)
-        height = 1 - (place + 0.5) / len(ends)
-        leader = {"arrowstyle": "-", "color": style["color"], "linewidth": 0.6}
-        last = (line.history[-1]["epoch"], auc)
-        axes.annotate("", last, (1.06, height), textcoords="axes fraction", arrowprops=leader)
-        axes.plot([1.06, 1.16], [height, height], transform=axes.transAxes, clip_on=False, **style)
-        best = f"  {line.best['auc']:.3f}" if "auc" in line.best else ""
-        axes.text(1.17, height, plain_text(line.name) + best, transform=axes.transAxes, va="center", fontsize=10)
+def _name_curves(axes: Axes, lines: Sequence[Line], curves: Sequence[Line2D]) -> None:
+    """A legend right of the axes, in the order in which the curves end."""
+
+    def end(place: int) -> float:
+        last = lines[place].history[-1].get("auc", math.nan)
+        return last if math.isfinite(last) else -math.inf
+
+    order = sorted(range(len(lines)), key=end, reverse=True)
+    best = [f"  {line.best['auc']:.3f}" if "auc" in line.best else "" for line in lines]
+    axes.legend(
+        [curves[place] for place in order],
+        [plain_text(lines[place].name) + best[place] for place in order],
+        loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, handlelength=3.5, title="Run, best AUC",
+    )  # fmt: skip

@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 AUCS = (0.6, 0.8, 0.7)
 
 
-def make_run(runs: Path, name: str, aucs: tuple[float, ...] = AUCS, people: str = "these", **settings) -> Path:
+def make_run(
+    runs: Path, name: str, aucs: tuple[float, ...] = AUCS, people: str = "these", bundle=None, **settings
+) -> Path:
     """The files of a run of three epochs, as train.py leaves them."""
     folder = runs / name
     folder.mkdir(parents=True)
@@ -39,13 +41,15 @@ def make_run(runs: Path, name: str, aucs: tuple[float, ...] = AUCS, people: str 
         }
         for n, auc in enumerate(aucs, 1)
     ]
+    if settings.get("monitor") == "tpr":
+        rows = [{**row, "tpr_at_fmr": row["auc"] - 0.2} for row in rows]
     if rows:
         with (folder / "history.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
     (folder / "bundle").mkdir()
-    (folder / "bundle" / "bundle.json").write_text("{}")
+    (folder / "bundle" / "bundle.json").write_text(json.dumps(bundle or {}))
     return folder
 
 
@@ -53,7 +57,8 @@ def with_report(folder: Path, auc: float, pairs: str = "lists/pairs.csv", **more
     report = {
         "auc": auc, "accuracy": 0.5, "at_threshold": {"accuracy": 0.75}, "genuine": 1000, "impostor": 2000,
         "pairs_file": pairs,
-        "intervals": {"auc": [auc - 0.02, auc + 0.02]}, **more,
+        "intervals": {"auc": [auc - 0.02, auc + 0.02]},
+        "tpr_at_fpr": [{"fpr": 0.1, "tpr": 0.9}, {"fpr": 0.01, "tpr": 0.5}, {"fpr": 0.001, "tpr": None}], **more,
     }  # fmt: skip
     (folder / "evaluation-pairs").mkdir()
     (folder / "evaluation-pairs" / "report.json").write_text(json.dumps(report))
@@ -80,6 +85,43 @@ def test_only_the_settings_that_differ_are_columns(tmp_path, capsys):
     columns = list(cells(said(folders, capsys))["a"])
     before, after = columns.index("run"), columns.index("done")
     assert columns[before + 1 : after] == ["augment.flip.probability", "loss"]
+
+
+def test_many_settings_that_differ_are_lines_of_a_table_of_their_own(tmp_path, capsys):
+    more = {"dropout": 0.1, "margin": 0.3, "learning_rate": 0.01, "seed": 3, "validation_dir": f"/{'x' * 50}/b"}
+    folders = [make_run(tmp_path, "a"), make_run(tmp_path, "b", (0.9,), **more)]
+    text = said(folders, capsys)
+    figures, _, settings = text.split("\n\n")
+    assert list(cells(figures)["a"])[:3] == ["run", "done", "best"]
+    found = cells(settings)
+    assert list(found) == ["validation_dir", "margin", "dropout", "learning_rate", "seed"]
+    assert found["dropout"] == {"setting": "dropout", "b": "0.1", "a": str(Config().dropout)}
+    assert found["validation_dir"]["b"] == "/xxxxxxxx…xxxxxxxx/b"
+    assert max(map(len, settings.splitlines())) < 80
+
+
+def test_what_was_left_out_of_the_bundle_is_not_told_as_set(tmp_path, capsys):
+    out, kept = {"cohort": 0, "interpolation": None}, {"cohort": 225, "interpolation": 0.5}
+    more = {"cohort": 3, "interpolate": True, "weights": "dlib", "backbone": "dlib_resnet29", "image_size": 150}
+    records = (("a", out), ("b", kept))
+    folders = [make_run(tmp_path, name, bundle={"training": training}, **more) for name, training in records]
+    found = cells(said(folders, capsys))
+    assert (found["a"]["cohort"], found["b"]["cohort"]) == ("3 (left out)", "3")
+    assert (found["a"]["interpolate"], found["b"]["interpolate"]) == ("True (left out)", "True")
+
+
+def test_figures_are_those_of_the_model_in_the_bundle_and_tpr_names_its_rate(tmp_path, capsys):
+    product = {"figures": {"auc": 0.99, "tpr_at_fmr": 0.77, "note": "The best of 6 networks."}}
+    folders = [
+        make_run(tmp_path, "a", monitor="tpr", monitor_fmr=0.002),
+        make_run(tmp_path, "b", monitor="tpr", monitor_fmr=0.01, bundle=product),
+        make_run(tmp_path, "c"),
+    ]
+    found = cells(said(folders, capsys))
+    assert found["b"]["AUC"] == "0.990" and found["b"]["accuracy"] == "0.700"
+    names = ("TPR@FMR 0.002", "TPR@FMR 0.01")
+    rates = {run: [row[name] for name in names] for run, row in found.items()}
+    assert rates == {"a": ["0.600", "-"], "b": ["-", "0.770"], "c": ["-", "-"]}
 
 
 def test_the_same_folder_typed_otherwise_is_no_difference(tmp_path, capsys):
@@ -117,12 +159,12 @@ def test_the_best_run_comes_first_and_one_without_figures_last(tmp_path, capsys)
 def test_reports_of_tests_are_found_with_their_pairs_and_interval(tmp_path, capsys):
     folders = [with_report(make_run(tmp_path, "a"), 0.81), make_run(tmp_path, "b")]
     found = cells(said(folders, capsys))
-    assert found["a"]["pairs.csv, 1,000 + 2,000 pairs"] == "0.810 (0.790 to 0.830), 0.750"
+    assert found["a"]["pairs.csv, 1,000 + 2,000 pairs"] == "0.810 (0.790 to 0.830), 0.750, 0.500 at 0.01"
     assert found["b"]["pairs.csv, 1,000 + 2,000 pairs"] == "-"
     other = with_report(
         make_run(tmp_path, "c"), 0.9, pairs=None, images="photos/lfw", intervals={"auc": [None, None]}
     )
-    assert cells(said([*folders, other], capsys))["c"]["lfw, 1,000 + 2,000 pairs"] == "0.900, 0.750"
+    assert cells(said([*folders, other], capsys))["c"]["lfw, 1,000 + 2,000 pairs"].startswith("0.900, 0.750")
 
 
 def test_a_report_about_something_else_is_no_test(tmp_path, capsys):
@@ -202,7 +244,7 @@ def test_json_and_csv_hold_plain_values(tmp_path, capsys):
     assert first["settings"] == {"loss": "circle"} and first["best_epoch"] == 2 and first["auc"] == 0.8
     assert first["tests"] == [
         {"pairs": "pairs.csv, 1,000 + 2,000 pairs", "auc": 0.81, "interval": [0.79, 0.8300000000000001],
-         "accuracy": 0.75}
+         "accuracy": 0.75, "fmr": 0.01, "tpr": 0.5}
     ]  # fmt: skip
     assert second["best_epoch"] is None and second["auc"] is None and answer["notes"] == []
     rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").open()))
@@ -227,7 +269,7 @@ def test_every_name_of_twenty_runs_can_be_read_in_the_plot():
     width, height = figure_to_image(figure).shape[1::-1]
     renderer = figure.canvas.get_renderer()
     boxes = sorted(
-        (text.get_window_extent(renderer) for text in figure.axes[1].texts if text.get_text()),
+        (text.get_window_extent(renderer) for text in figure.axes[1].get_legend().get_texts()),
         key=lambda box: box.y0,
     )
     assert len(boxes) == 20
@@ -235,6 +277,18 @@ def test_every_name_of_twenty_runs_can_be_read_in_the_plot():
     assert all(low.y1 <= high.y0 for low, high in zip(boxes, boxes[1:], strict=False))
     drawn = [line for line in figure.axes[0].lines if line.get_linestyle() != "None"]
     assert len({(line.get_color(), str(line._dash_pattern)) for line in drawn}) == 20
+
+
+def test_one_point_is_a_dot_and_nothing_but_figures_is_drawn():
+    rows = [{"epoch": 0, "loss": 3.0, "auc": 0.7}, {"epoch": 1, "loss": 2.0, "auc": 0.9}]
+    figure = runs_figure([Line("start alone", rows[:1], rows[0]), Line("trained", rows, rows[1])])
+    for axes, name in zip(figure.axes, ("loss", "auc"), strict=True):
+        figures = {(row["epoch"], row[name]) for row in rows}
+        assert all(set(zip(*line.get_data(), strict=True)) <= figures for line in axes.lines) and not axes.texts
+    alone, trained = (line for line in figure.axes[1].lines if line.get_linewidth() == 2)
+    assert (alone.get_linestyle(), alone.get_marker()) == ("None", "o") and trained.get_linestyle() != "None"
+    texts = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert texts == ["trained  0.900", "start alone  0.700"]
 
 
 def test_losses_far_apart_share_a_logarithmic_axis():
