@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"usage: python -m apps.bench {{{','.join(COMMANDS)}}} [options], or --help after it\n")
         return 0 if name in ("-h", "--help") else 2
     command = COMMANDS[name]
-    settings = parse(command.settings, options)
+    settings = parse(command.settings, options, program=f"python -m apps.bench {name}")
     runtime.start_quietly()
     try:
         for line in command.run(settings):

@@ -224,3 +224,4 @@ def test_help_needs_no_tensorflow() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=bench_verify.ROOT, capture_output=True, text=True, check=True)
     assert "--rounds" in done.stdout
+    assert done.stdout.startswith("usage: python -m apps.bench verify [-h] [OPTIONS] PATH PATH\n")
