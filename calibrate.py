@@ -160,6 +160,7 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
     from judging import model_doubts
     from overlap import by_names
     from pictures import PictureReader
+    from pretrained import is_pretrained
     from scoring import embed, known_people, read_task, score
     from systems import bundle_systems
 
@@ -198,6 +199,11 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
         warnings.append(
             f"The earlier fit of probabilities is gone: it was found with {mirror_words(earlier.flip)}. Fit it "
             "again with `probability`."
+        )
+    if is_pretrained(system.bundle):
+        warnings.append(
+            "The pretrained model is shared by all your projects: each of them judges by this threshold from now on. "
+            "`python pretrained.py --reset` gives back the one it came with."
         )
     write_record(system.bundle, record)
     return Calibrated(system.bundle, record, earlier.threshold, warnings, quality, expected)

