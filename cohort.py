@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import Config
-from runs import figure_of
+from runs import figure_of, monitor_words
 
 # Everything heavy is imported where it is used.
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def normalise(
     before, after = measure(embed)[figure], measure(embedder(normalised, config))[figure]
     better = after > before if larger else after < before
     say(
-        f"Normalised by a cohort of {len(rows):,} training people, {figure} on held-out people is {after:.4f}, "
-        f"without {before:.4f}: {'kept' if better else 'left out'}."
+        f"Normalised by a cohort of {len(rows):,} training people, {monitor_words(config)} on held-out people is "
+        f"{after:.4f}, without {before:.4f}: {'kept' if better else 'left out'}."
     )
     return (normalised, len(rows)) if better else (network, 0)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from config import Config
 from facekit.files import write_text, written_aside
 from facekit.tables import csv_text
-from runs import RunFolder, figure_of
+from runs import RunFolder, figure_of, monitor_words
 
 # Everything heavy is imported where it is used.
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def interpolate(
         network.save(aside)
     epoch = "best epoch" if last is None else "last epoch"
     say(
-        f"Weights between the start (0) and the {epoch} (1), by {figure} on held-out people: start "
-        f"{judged[0][figure]:.4f}, {epoch} {judged[-1][figure]:.4f}, kept {kept['share']:g} with "
+        f"Weights between the start (0) and the {epoch} (1), by {monitor_words(config)} on held-out people: "
+        f"start {judged[0][figure]:.4f}, {epoch} {judged[-1][figure]:.4f}, kept {kept['share']:g} with "
         f"{kept[figure]:.4f}. All: {folder.root / 'interpolation.csv'}"
     )
     return kept["share"]

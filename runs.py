@@ -96,6 +96,12 @@ def figure_of(monitor: str) -> tuple[str, bool]:
     return {"tpr": "tpr_at_fmr"}.get(monitor, monitor), monitor != "eer"
 
 
+def monitor_words(config: Config) -> str:
+    """The same figure as text names it."""
+    words = {"auc": "AUC", "eer": "EER", "tpr": f"TPR at FMR {config.monitor_fmr:g}"}
+    return words.get(config.monitor, config.monitor)
+
+
 def saved_settings(runs_dir: Path, name: str) -> Config:
     """The settings of a run, or of the newest run where `name` is empty.
 

@@ -120,15 +120,19 @@ def _figures(record: BundleRecord) -> str:
         lines += [f"On people who did not train it{at}:", "", "| figure | value |", "| --- | --- |"]
         lines += [f"| {_named(name, record)} | {value:.4g} |" for name, value in rows.items()]
     if note := record.figures.get("note"):
-        lines += ["", note]
+        lines += [*_apart(lines), note]
     intervals = record.figures.get("intervals", {})
     if intervals:
-        lines += [""] if lines[-1] else []
-        lines += ["| figure | value | 95 % interval |", "| --- | --- | --- |"]
+        lines += [*_apart(lines), "| figure | value | 95 % interval |", "| --- | --- | --- |"]
         lines += [
             f"| {name} | {value:.4f} | {low:.4f} to {high:.4f} |" for name, (value, low, high) in intervals.items()
         ]
     return "\n".join([*lines, ""])
+
+
+def _apart(lines: list[str]) -> list[str]:
+    """The blank line that parts what comes from what is there, where it is missing."""
+    return [""] if lines[-1] else []
 
 
 def _named(figure: str, record: BundleRecord) -> str:

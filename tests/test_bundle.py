@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 from facekit.alignment import CropRecipe
 from facekit.bundle import read_network, read_record, write_bundle
 from facekit.checkpoint import restore_state, save_state
+from facekit.model_card import model_card
 from facekit.trainer import Embedder, pair_distances
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -170,3 +173,24 @@ def test_a_record_changed_by_hand_is_named(bundle, tmp_path, path, value, senten
     with pytest.raises(ValueError, match="bundle.json: cannot be understood") as error:
         read_record(tmp_path / "b")
     assert sentence in str(error.value)
+
+
+def test_the_card_says_no_more_than_there_is_to_say(bundle):
+    figures = {"auc": 0.91, "accuracy": 0.8, "fpr": 0.1, "eer": 0.2, "threshold": 0.77, "tpr_at_fmr": 0.5}
+    training = {"steps": 0, "best_epoch": 0, "interpolation": None, "candidates": 1, "monitor_fmr": 0.002}
+    record = dataclasses.replace(read_record(bundle), figures=figures, training=training)
+    card = model_card(record)
+    data, measured = card.split("## Data\n")[1].split("## Figures\n")
+    assert [line for line in data.splitlines() if line.startswith("- ")] == ["- candidates: 1"]
+    untrained = model_card(dataclasses.replace(record, training={**training, "steps": 9}))
+    assert "- best epoch: none beat the start\n" in untrained
+    rows = re.findall(r"^\| ([^|]+) \| ([0-9.]+) \|$", measured, re.MULTILINE)
+    assert rows == [
+        ("AUC", "0.91"), ("accuracy", "0.8"), ("FPR", "0.1"), ("EER", "0.2"), ("TPR at FMR 0.002", "0.5"),
+    ]  # fmt: skip
+    assert "thresholds from other folds" in measured and "0.77" not in card and "\n\n\n" not in card
+    intervals = {"intervals": {"AUC": (0.9, 0.8, 0.95)}, "note": "A note."}
+    for one in (intervals, {**figures, **intervals}):
+        card = model_card(dataclasses.replace(record, figures=one))
+        assert "\n\n| figure | value | 95 % interval |\n" in card and "\n\n\n" not in card
+    assert "thresholds from other folds" not in model_card(dataclasses.replace(record, figures=intervals))
