@@ -202,7 +202,7 @@ def calibrate(command: CalibrateCommand) -> Calibrated:
         )
     if is_pretrained(system.bundle):
         warnings.append(
-            "The pretrained model is shared by all your projects: each of them judges by this threshold from now on. "
+            "The pretrained model is shared by all your projects, which judge by this threshold from now on. "
             "`python pretrained.py --reset` gives back the one it came with."
         )
     write_record(system.bundle, record)

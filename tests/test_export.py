@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from apps import export as command
@@ -248,3 +249,40 @@ def test_real_pictures_are_cropped_by_the_bundles_recipe(bundle, lfw, tmp_path, 
     words = [str(bundle), "--to", "onnx", "--licence", "x", "--images", str(lfw / "images"), "--pictures", "6"]
     assert command.main([*words, "--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 0
     assert "Compared on 6 pictures of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["onnx", "litert"])
+def test_the_examples_say_what_is_wrong_in_a_sentence(name, bundle, crops, tmp_path):
+    if name == "litert":
+        pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install ai-edge-litert")
+    small, (whole, other) = next(crops.glob("*/*.jpg")), (tmp_path / "1.png", tmp_path / "2.png")
+    for path in (whole, other):
+        PIL.Image.open(small).resize((112, 112)).save(path)
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, f"examples/{name}_verify.py", *map(str, words)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    shutil.copy(bundle / "model.onnx", tmp_path)
+    record = read_record(bundle)
+    said = {"file": "model.onnx", "preprocessing": record.preprocessing(), "threshold": {"value": 0.5}}
+    (tmp_path / "export.json").write_text(json.dumps(said))
+    recipe = tmp_path / "export.json"
+    for words, error in (
+        ([tmp_path, whole], "name the export's folder and two crops: python examples/"),
+        (
+            [tmp_path / "none", whole, other],
+            f"{tmp_path / 'none'}: has no export.json. `python -m apps.export BUNDLE",
+        ),
+        ([tmp_path, tmp_path / "no.png", other], f"{tmp_path / 'no.png'}: cannot be read as a picture."),
+        ([tmp_path, whole, recipe], f"{recipe}: cannot be read as a picture."),
+        (
+            [tmp_path, whole, small],
+            f"{small}: is 64 x 64 pixels and no crop of 112 x 112. Crop it first: crop_faces",
+        ),
+    ):
+        done = run(*words)
+        assert done.returncode == 1 and done.stderr.startswith(f"error: {error}") and done.stderr.count("\n") == 1
+    if name == "onnx":
+        done = run(tmp_path, whole, other)
+        assert (done.stdout, done.stderr) == ("distance 0.0000   threshold 0.5   same person\n", "")
