@@ -197,7 +197,7 @@ def index_command(argv: Sequence[str]) -> int:
     try:
         config = Config(**settings)
         split = make_split(config)
-        print(f"Training on {split.train.describe()}.\nHeld out: {split.validation.describe()}.")
+        print(f"Training on {split.train.describe()}.\nHeld out: {split.validation.describe(trains=False)}.")
         for part in config.parts:
             epoch = count_epoch(
                 make_sampler(split.train, part), steps_per_epoch(split.train, part), split.train.labels
@@ -240,7 +240,8 @@ def hold_out_command(argv: Sequence[str]) -> int:
     if command.exclude_pictures:
         names = read_names(command.exclude_pictures, "exclude_pictures")
         index, unknown = without_pictures(index, names)
-        print(f"{len(names) - len(unknown)} lines of {command.exclude_pictures} left out.")
+        known = len(names) - len(unknown)
+        print(f"{known:,} line{'' if known == 1 else 's'} of {command.exclude_pictures} left out.")
     chosen = split_people(index.counts, command.share, command.seed)
     # A list of pairs has a line for each: names that hold a line break stay on the training side.
     broken = {path.split("/", 1)[0] for path in index.paths if "\n" in path or "\r" in path}
@@ -249,9 +250,14 @@ def hold_out_command(argv: Sequence[str]) -> int:
     check_writable(output_dir, "output_dir")
     write_text(output_dir / "test_people.txt", names_text(held.people))
     write_text(output_dir / "test_pairs.csv", pairs_csv(drawn))
-    print(f"Held out: {held.describe()}. Pairs: {drawn.same.sum():,} genuine, {(~drawn.same).sum():,} impostor.")
+    print(
+        f"Held out: {held.describe(trains=False)}. Pairs: {drawn.same.sum():,} genuine, "
+        f"{(~drawn.same).sum():,} impostor."
+    )
+    pictures = f" --exclude_pictures {command.exclude_pictures}" if command.exclude_pictures else ""
     print(
         f"Next: python train.py --train_dir {command.directory} --exclude_people {output_dir / 'test_people.txt'}"
+        + pictures
     )
     return 0
 

@@ -193,7 +193,7 @@ def open_run(folder: RunFolder, config: Config, split: Split) -> None:
     for setting, path in places.items():
         check_writable(path, setting)
     digests = _digests(split, config)
-    words = {"train": split.train.describe(), "validation": split.validation.describe()}
+    words = {"train": split.train.describe(), "validation": split.validation.describe(trains=False)}
     record = {"train_dir": str(config.train_dir.resolve()), **words, "digests": digests}
     write_text(folder.root / "data.json", json.dumps(record, indent=2) + "\n")
     write_text(folder.root / "environment.json", json.dumps(runtime.environment(), indent=2) + "\n")

@@ -97,7 +97,8 @@ def _held_out(people: PeopleIndex, config: Config) -> Split:
         if len(index.people) < 2 or not (index.counts >= 2).any():
             raise ValueError(
                 f"{config.train_dir}: too few people to hold some out: the {side} side would have "
-                f"{index.describe()}. Add people, change `validation_share`, or set `validation_dir`."
+                f"{index.describe(trains=side == 'training')}. Add people, change `validation_share`, or set "
+                "`validation_dir`."
             )
     return split
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from facekit.validation import Embed, HeldOut
     from product import Made
     from session import Session
+    from splits import Split
 
 
 class Hooks(NamedTuple):
@@ -297,6 +298,17 @@ def opening_words(session: Session, held_out: int) -> str:
     return "\n".join(lines)
 
 
+def people_words(config: Config, split: Split) -> str:
+    """What the run's people are for, and its losses, where anything is trained."""
+    held_out = f"Held out: {split.validation.describe(trains=False)}."
+    if any(part.epochs for part in config.parts):
+        named = ", then ".join(part.loss for part in config.parts)
+        return f"loss {named}.\nTraining on {split.train.describe()}.\n{held_out}"
+    others = "For the cohort" if config.cohort else "Of no use here"
+    count = f"{len(split.train):,} pictures of {len(split.train.people):,} people"
+    return f"nothing is trained.\n{held_out}\n{others}: {count}."
+
+
 def train(config: Config, resume: bool = False) -> BundleRecord:
     """Train as the config says, in its run folder, and write the bundle.
 
@@ -328,10 +340,7 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
     if resume:
         check_resumable(folder, config, split)
     check_same_recipe(config)
-    named = ", then ".join(part.loss for part in config.parts)
-    print(f"Run {folder.root}: {config.backbone} at {config.image_size} px, loss {named}.")
-    print(f"Training on {split.train.describe()}.")
-    print(f"Held out: {split.validation.describe()}.")
+    print(f"Run {folder.root}: {config.backbone} at {config.image_size} px, {people_words(config, split)}")
     held_out, more = held_out_people(split.validation, config), further_measures(split.validation, config)
     check_stages(config, split.train)
     loader = make_loader(split.train, config)

@@ -134,8 +134,12 @@ class PeopleIndex:
         ranks[order] = np.arange(len(self)) - np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
         return self.keep(ranks < max_images)
 
-    def describe(self) -> str:
-        """The index in words: how many people and pictures, how they are spread, and what each can be used for."""
+    def describe(self, trains: bool = True) -> str:
+        """The index in words: how many people and pictures, how they are spread, and what each can be used for.
+
+        Args:
+            trains: whether the people are to train; others are to be paired.
+        """
         if not self.people:
             return "no pictures of anybody"
         fewest, middle, most = self.counts.min(), float(np.median(self.counts)), self.counts.max()
@@ -148,9 +152,8 @@ class PeopleIndex:
             text += f"; the tenth of the people with the most hold {share:.0%} of the pictures"
         if single := int((self.counts == 1).sum()):
             several, pictures = len(self.people) - single, len(self) - single
-            text += (
-                f"; {several:,} have several ({pictures:,} pictures), {single:,} one, who serve as negatives only"
-            )
+            use = "who serve as negatives only" if trains else "who are in impostor pairs only"
+            text += f"; {several:,} have several ({pictures:,} pictures), {single:,} one, {use}"
         return text
 
 

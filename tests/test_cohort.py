@@ -213,6 +213,9 @@ def test_without_an_epoch_the_start_gets_a_threshold_and_a_cohort(crops, tmp_pat
     told = capsys.readouterr().out
     record = read_record(tmp_path / "as-it-is" / "bundle")
     assert "0 epochs: nothing is trained" in told and "The bundle holds the network as it started" in told
+    opening = told.split("as-it-is: ")[1].split("0 epochs")[0]
+    assert "nothing is trained.\nHeld out: " in opening and "\nFor the cohort: " in opening
+    assert "tuplet" not in opening and "Training on" not in opening
     # There is no curve of no epochs.
     assert "learning_curve" not in told.split("0 epochs")[1]
     assert not (tmp_path / "as-it-is" / "learning_curve.png").exists()
@@ -223,6 +226,7 @@ def test_without_an_epoch_the_start_gets_a_threshold_and_a_cohort(crops, tmp_pat
     # Another cohort, or none, needs no training again.
     again = ["--resume", "--name", "as-it-is", "--runs_dir", str(tmp_path), "--cohort", "0"]
     assert train.main(again) == 0
+    assert "\nOf no use here: " in capsys.readouterr().out
     record = read_record(tmp_path / "as-it-is" / "bundle")
     assert (record.training["cohort"], record.training["candidates"]) == (0, 1) and "note" not in record.figures
     with pytest.raises(ValueError, match="`epochs` 0 leaves the network as it starts, so it needs `weights`"):

@@ -125,7 +125,16 @@ def test_hold_out_writes_lists_that_exclude_and_test(people, tmp_path, capsys):
     names = set((output / "test_people.txt").read_text().split())
     pairs = read_pairs(output / "test_pairs.csv")
     assert len(names) == 4 and {path.split("/")[0] for path in pairs.pictures()} <= names
-    assert "Held out" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Held out" in said and "negatives" not in said
+    next_step = f"Next: python train.py --train_dir {people} --exclude_people {output / 'test_people.txt'}"
+    assert said.endswith(f"{next_step}\n")
+    left_out = tmp_path / "exclude.txt"
+    left_out.write_text(f"{read_pairs(output / 'test_pairs.csv').first[0]}\n")
+    assert dataset.main(["hold_out", str(people), *options, "--exclude_pictures", str(left_out)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"1 line of {left_out} left out.\n")
+    assert said.endswith(f"{next_step} --exclude_pictures {left_out}\n")
     split = make_split(config(people, validation_share=0.25, exclude_people=output / "test_people.txt"))
     assert not names & {*split.train.people, *split.validation.people}
 

@@ -480,3 +480,5 @@ def test_an_index_made_by_hand_needs_no_sizes():
 )
 def test_an_index_in_words(counts, words):
     assert made(counts).describe() == words
+    held_out = words.replace("serve as negatives only", "are in impostor pairs only")
+    assert made(counts).describe(trains=False) == held_out
