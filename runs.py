@@ -202,8 +202,8 @@ def open_run(folder: RunFolder, config: Config, split: Split) -> None:
     write_text(folder.config, config.to_json())
 
 
-def write_history(folder: RunFolder, rows: Sequence[dict[str, float]]) -> None:
-    """history.csv and learning_curve.png of all epochs so far."""
+def write_history(folder: RunFolder, fmr: float, rows: Sequence[dict[str, float]]) -> None:
+    """history.csv and learning_curve.png of all epochs so far; `fmr` is the rate of the monitored TPR."""
     from facekit.plots import learning_curve_figure, save_figure
 
     text = io.StringIO()
@@ -213,7 +213,7 @@ def write_history(folder: RunFolder, rows: Sequence[dict[str, float]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder.root / "history.csv", text.getvalue())
-    epochs = [row for row in rows if row["epoch"] > 0]  # without the start, whose row has no loss
-    columns = {name: [row.get(name, float("nan")) for row in epochs] for name in names}
-    if epochs:
-        save_figure(learning_curve_figure(columns), folder.curve)
+    columns = {name: [row.get(name, float("nan")) for row in rows] for name in names}
+    # The start alone, whose row has no loss, is no curve.
+    if any(row["epoch"] > 0 for row in rows):
+        save_figure(learning_curve_figure(columns, int(rows[0]["epoch"]), fmr), folder.curve)

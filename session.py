@@ -141,7 +141,7 @@ class Session:
         self.embed = embedder(self.network, config)
         self.rate = LearningRate(lambda step: 0.0)
         self.best = Best(*figure_of(config.monitor), keep=self._keep_best)
-        self.history = History([], partial(write_history, folder))
+        self.history = History([], partial(write_history, folder, config.monitor_fmr))
         self.steps_finished = 0
         self.begin(0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,54 +31,77 @@ LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (
 
 SAME_COLOUR, DIFFERENT_COLOUR = BLUE, VERMILION
 
-# The figures of a learning curve that are shares, by the last word of their names, and how they are written.
-SHARES = {"auc": "AUC", "accuracy": "accuracy", "eer": "EER"}
+# The figures of a learning curve that are shares, by the end of their names, and how they are written.
+SHARES = {"auc": "AUC", "accuracy": "accuracy", "eer": "EER", "tpr_at_fmr": "TPR at FMR"}
 
 
-def learning_curve_figure(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw what a training run logged, one panel a kind: losses, shares (AUC, accuracy, EER), learning rate.
+class Panel(NamedTuple):
+    """What a panel of a learning curve shows: the lines by their names, its title, and its axis."""
+
+    lines: Mapping[str, Sequence[float]]
+    title: str
+    label: str
+    scale: str = "linear"
+
+
+def learning_curve_figure(
+    history: Mapping[str, Sequence[float]], first: int = 1, fmr: float | None = None
+) -> Figure:
+    """Draw what a training run logged: losses, each share (AUC, accuracy, EER, TPR at FMR), the learning rate.
+
+    Each share has its own panel and range: 0.9990 and 0.9994 are told apart beside an EER of 0.01.
 
     Args:
-        history: a list a name, one number an epoch from epoch 1, as Keras' `History.history`. Names with "loss" are
-            losses; those that end in "auc", "accuracy" or "eer" shares; "learning_rate" is the rate. Others are not
-            drawn. NaN leaves a gap.
+        history: a list a name, one number an epoch, as Keras' `History.history`. Names with "loss" are losses;
+            those that end in "auc", "accuracy", "eer" or "tpr_at_fmr" shares; "learning_rate" is the rate. Others
+            are not drawn. NaN leaves a gap.
+        first: number of the first epoch; 0: the start.
+        fmr: the false-match rate of "tpr_at_fmr", to be named.
 
     Raises:
         ValueError: no name is one of these.
     """
-    losses = {name: values for name, values in history.items() if "loss" in name}
-    shares = {name: values for name, values in history.items() if name.rsplit("_", 1)[-1] in SHARES}
-    rate = {name: values for name, values in history.items() if name == "learning_rate"}
-    panels = [
-        (lines, title, label, scale)
-        for lines, title, label, scale in (
-            (losses, "Loss", "Loss (no unit)", "linear"),
-            (shares, "Verification", "Share of pairs (0 to 1)", "linear"),
-            (rate, "Learning rate", "Learning rate (no unit)", "log"),
-        )
-        if lines
-    ]
+    panels = _panels(history, f"{SHARES['tpr_at_fmr']} {fmr:g}" if fmr else SHARES["tpr_at_fmr"])
     if not panels:
         raise ValueError(f"There is no loss, AUC, accuracy, EER or learning rate among {sorted(history)}.")
-    figure = Figure(figsize=(5 * len(panels), 4.2), layout="constrained")
-    for axes, (lines, title, label, scale) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-    ):
-        _draw_lines(axes, lines)
-        axes.set(title=title, xlabel="Epoch", ylabel=label, yscale=scale)
-        axes.set_xlim(0.5, max(map(len, lines.values())) + 0.5)
+    rows = 1 if len(panels) <= 3 else 2
+    columns = math.ceil(len(panels) / rows)
+    figure = Figure(figsize=(5 * columns, 4.2 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for empty in places[len(panels) :]:
+        empty.remove()
+    for axes, panel in zip(places, panels, strict=False):
+        _draw_lines(axes, panel.lines, first)
+        axes.set(title=panel.title, xlabel="Epoch (0: the start)" if first == 0 else "Epoch", ylabel=panel.label)
+        axes.set_yscale(panel.scale)
+        if panel.scale == "linear":
+            axes.ticklabel_format(axis="y", useOffset=False)
+        axes.set_xlim(first - 0.5, first + max(map(len, panel.lines.values())) - 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     return figure
 
 
-def _draw_lines(axes: Axes, lines: Mapping[str, Sequence[float]]) -> None:
+def _panels(history: Mapping[str, Sequence[float]], tpr: str) -> list[Panel]:
+    """The panels that have something to show; `tpr` is the title of the TPR's."""
+    losses = {name: values for name, values in history.items() if "loss" in name}
+    rate = {name: values for name, values in history.items() if name == "learning_rate"}
+    panels = [Panel(losses, "Loss", "Loss (no unit)")]
+    for share, title in {**SHARES, "tpr_at_fmr": tpr}.items():
+        lines = {name: values for name, values in history.items() if name.endswith(share)}
+        better = "less is better" if share == "eer" else "more is better"
+        panels.append(Panel(lines, title[0].upper() + title[1:], f"Share of pairs, {better}"))
+    panels.append(Panel(rate, "Learning rate", "Learning rate (no unit)", "log"))
+    return [panel for panel in panels if panel.lines]
+
+
+def _draw_lines(axes: Axes, lines: Mapping[str, Sequence[float]], first: int) -> None:
     for number, (name, values) in enumerate(lines.items()):
         finite = [value for value in values if math.isfinite(value)]
         last = f", last {finite[-1]:.4g}" if finite else ""
         axes.plot(
-            range(1, len(values) + 1),
+            range(first, first + len(values)),
             values,
             color=COLOURS[number % len(COLOURS)],
             linestyle=LINE_STYLES[number % len(LINE_STYLES)],
@@ -88,7 +112,8 @@ def _draw_lines(axes: Axes, lines: Mapping[str, Sequence[float]]) -> None:
 
 
 def _readable(name: str) -> str:
-    return " ".join(SHARES.get(word, word) for word in name.split("_"))
+    words = {**SHARES, "tpr": "TPR", "fmr": "FMR"}
+    return " ".join(words.get(word, word) for word in name.split("_"))
 
 
 def pairs_strip(

@@ -82,11 +82,28 @@ def test_as_many_line_styles_as_colours_so_that_every_line_differs_in_both() -> 
 
 def test_learning_curve_has_a_panel_a_kind_and_leaves_out_what_is_missing() -> None:
     titles = [axes.get_title() for axes in learning_curve_figure(HISTORY).axes]
-    assert titles == ["Loss", "Verification", "Learning rate"]
+    assert titles == ["Loss", "AUC", "EER", "Learning rate"]
     (only,) = learning_curve_figure({"loss": [2.0]}).axes
     assert legend(only)[0] == "loss, last 2"
     with pytest.raises(ValueError, match=r"no loss, AUC, .* among \['steps'\]"):
         learning_curve_figure({"steps": [1]})
+
+
+def test_learning_curve_shows_the_start_and_tells_figures_near_one_apart() -> None:
+    history = {
+        "loss": [float("nan"), 2.0, 1.0], "auc": [0.9990, 0.9993, 0.9994], "eer": [0.012, 0.011, 0.010],
+        "tpr_at_fmr": [0.89, 0.91, 0.92], "tpr": [0.98, 0.98, 0.99],
+    }  # fmt: skip
+    figure = learning_curve_figure(history, first=0, fmr=1e-3)
+    figure_to_image(figure)
+    loss, auc, eer, tpr = figure.axes
+    assert tpr.get_title() == "TPR at FMR 0.001" and legend(tpr) == ["TPR at FMR, last 0.92"]
+    for axes in figure.axes:
+        assert list(axes.lines[0].get_xdata()) == [0, 1, 2] and axes.get_xlabel() == "Epoch (0: the start)"
+    heights = auc.transAxes.inverted().transform(auc.transData.transform([[0, 0.9990], [0, 0.9994]]))[:, 1]
+    assert heights[1] - heights[0] > 0.5
+    shown = [text.get_text() for text in auc.get_yticklabels()]
+    assert "0.99920" in shown and not auc.yaxis.get_offset_text().get_text()
 
 
 def test_pairs_strip_takes_pictures_of_any_size() -> None:
@@ -113,13 +130,13 @@ def test_comparison_marks_what_was_found_and_says_where_nothing_was() -> None:
 def test_a_figure_becomes_a_picture_and_a_file(tmp_path: Path) -> None:
     figure = learning_curve_figure(HISTORY)
     image = figure_to_image(figure)
-    assert (image.dtype, image.shape) == (np.uint8, (420, 1500, 3))
+    assert (image.dtype, image.shape) == (np.uint8, (840, 1000, 3))
     assert image.min() < 50 and image.max() == 255
     path = tmp_path / "new" / "curve.png"
     for _ in range(2):
         save_figure(figure, path)
     written = cv2.imread(str(path))
-    assert written is not None and written.shape == (504, 1800, 3)
+    assert written is not None and written.shape == (1008, 1200, 3)
     save_figure(figure, tmp_path / "new" / "curve.svg")
     assert sorted(p.name for p in path.parent.iterdir()) == ["curve.png", "curve.svg"]
 
