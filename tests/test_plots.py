@@ -99,7 +99,7 @@ def test_learning_curve_shows_the_start_and_tells_figures_near_one_apart() -> No
     loss, auc, eer, tpr = figure.axes
     assert tpr.get_title() == "TPR at FMR 0.001" and legend(tpr) == ["TPR at FMR, last 0.92"]
     for axes in figure.axes:
-        assert list(axes.lines[0].get_xdata()) == [0, 1, 2] and axes.get_xlabel() == "Epoch (0: the start)"
+        assert np.array_equal(axes.lines[0].get_xdata(), [0, 1, 2]) and axes.get_xlabel() == "Epoch (0: the start)"
     heights = auc.transAxes.inverted().transform(auc.transData.transform([[0, 0.9990], [0, 0.9994]]))[:, 1]
     assert heights[1] - heights[0] > 0.5
     shown = [text.get_text() for text in auc.get_yticklabels()]
