@@ -429,7 +429,7 @@ def test_bench_writes_a_row_for_each_precision(capsys: pytest.CaptureFixture[str
 
 def test_bench_refuses_wrong_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["network"]) == 2
-    assert "usage: python -m apps.bench {model,losses,index,input,crop,aligner}" in capsys.readouterr().err
+    assert "usage: python -m apps.bench {model,losses,index,input,crop,aligner,verify}" in capsys.readouterr().err
     assert bench.main(["model", "--backbones", "smal"]) == 2
     assert "error: `backbone` must be 'small'" in capsys.readouterr().err
     assert bench.main(["--help"]) == 0
