@@ -433,9 +433,10 @@ class CropConfig(Settings):
     method: Literal["align", "box"] = "align"
     """align: five landmarks onto the standard template. box: the face's box, squared, without rotation."""
 
-    template: Literal["arcface", "dlib"] = "arcface"
+    template: Literal["arcface", "dlib", "dlib_close"] = "arcface"
     """method "align": where the landmarks go. arcface: the usual template. dlib: the frame of dlib's published
-    network, for which `size` is 150."""
+    network, for which `size` is 150. dlib_close: the same 4 % nearer, eyes counting most, as the pretrained network
+    knows faces best."""
 
     margin: float = Field(0.0, ge=0, le=2)
     """Room added on every side, as a share of the template (align) or of the box (box)."""

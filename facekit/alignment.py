@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -27,8 +28,35 @@ DLIB_TEMPLATE: Points = np.array(
 """Where MTCNN's five points lie in dlib's own 150 x 150 face chips: medians over 400 LFW pictures, each mapped by
 dlib's alignment (which itself takes eye corners and nose, points that MTCNN does not give)."""
 
-LAYOUTS: dict[str, tuple[Points, int]] = {"arcface": (TEMPLATE, TEMPLATE_SIDE), "dlib": (DLIB_TEMPLATE, 150)}
-"""Templates by their name in a recipe: the points, and the side of the square that they lie in."""
+DLIB_CLOSE_TEMPLATE: Points = np.array(
+    [[46.49, 44.11], [101.97, 44.46], [74.34, 77.54], [49.68, 105.49], [98.15, 105.72]], np.float32
+)
+"""`DLIB_TEMPLATE` 1.04 times as large around the crop's middle: with the weights in `LAYOUTS` the mapping onto
+dlib's network that `python -m apps.mapping_study` found best (docs/pretrained.md)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the five points go, and how much each of them counts.
+
+    Attributes:
+        points: (5, 2) float32, in pixels of a square crop.
+        side: of that square, in pixels.
+        weights: of the five points in the least squares.
+    """
+
+    points: Points
+    side: int
+    weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
+
+
+LAYOUTS: dict[str, Layout] = {
+    "arcface": Layout(TEMPLATE, TEMPLATE_SIDE),
+    "dlib": Layout(DLIB_TEMPLATE, 150),
+    # Eyes keep their place in a face; the nose moves with a turn of the head, the mouth also with what it does.
+    "dlib_close": Layout(DLIB_CLOSE_TEMPLATE, 150, (4.0, 4.0, 2.0, 1.0, 1.0)),
+}
+"""Layouts by their name in a recipe."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +113,14 @@ class CropRecipe:
 
 def template(size: int, margin: float = 0.0, layout: str = "arcface") -> Points:
     """The five points of a layout in a crop of `size` pixels a side with `margin` more room around."""
-    points, side = LAYOUTS[layout]
-    return ((points / side + margin) * (size / (1 + 2 * margin))).astype(np.float32)
+    frame = LAYOUTS[layout]
+    return ((frame.points / frame.side + margin) * (size / (1 + 2 * margin))).astype(np.float32)
 
 
-def similarity_transform(source: NDArray[Any], target: NDArray[Any]) -> NDArray[np.float64]:
-    """The rotation, uniform scale and shift that bring `source` nearest to `target` in least squares.
+def similarity_transform(
+    source: NDArray[Any], target: NDArray[Any], weights: Sequence[float] | None = None
+) -> NDArray[np.float64]:
+    """The rotation, uniform scale and shift that bring `source` nearest to `target` in (weighted) least squares.
 
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991,
     in its closed form for the plane, without reflection.
@@ -98,6 +128,7 @@ def similarity_transform(source: NDArray[Any], target: NDArray[Any]) -> NDArray[
     Args:
         source: (n, 2) points, n at least 2, not all equal.
         target: (n, 2) points.
+        weights: (n) of the points' squared distances, positive; None: all alike.
 
     Returns:
         (2, 3) float64 matrix M with target ~ M[:, :2] @ point + M[:, 2].
@@ -106,13 +137,15 @@ def similarity_transform(source: NDArray[Any], target: NDArray[Any]) -> NDArray[
         ValueError: all source points coincide.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    centre, goal = source.mean(axis=0), target.mean(axis=0)
+    share = np.ones(len(source)) if weights is None else np.asarray(weights, np.float64)
+    share = share / share.sum()
+    centre, goal = share @ source, share @ target
     (x, y), (u, v) = (source - centre).T, (target - goal).T
-    spread = float((x * x + y * y).sum())
-    if spread == 0:
+    spread = float(share @ (x * x + y * y))
+    if not np.ptp(source, axis=0).any():
         raise ValueError("The landmarks all lie in one point: no alignment can be found.")
-    cosine = float((x * u + y * v).sum()) / spread
-    sine = float((x * v - y * u).sum()) / spread
+    cosine = float(share @ (x * u + y * v)) / spread
+    sine = float(share @ (x * v - y * u)) / spread
     rotation = np.array([[cosine, -sine], [sine, cosine]])
     return np.column_stack([rotation, goal - rotation @ centre])
 
@@ -132,8 +165,23 @@ def align(
     Returns:
         (size, size, 3) uint8; black where the picture ends.
     """
-    target = template(size, margin, layout)
-    matrix = similarity_transform(landmarks, target)
+    return warp(image, landmarks, template(size, margin, layout), LAYOUTS[layout].weights, size)
+
+
+def warp(image: Image, landmarks: Points, target: Points, weights: Sequence[float], size: int) -> Image:
+    """Warp a picture so that its landmarks come as near to `target` as a similarity brings them.
+
+    Args:
+        image: (H, W, 3) uint8.
+        landmarks: (5, 2) in pixels of `image`.
+        target: (5, 2) in pixels of the crop.
+        weights: of the five points in the least squares.
+        size: side of the crop in pixels.
+
+    Returns:
+        (size, size, 3) uint8; black where the picture ends.
+    """
+    matrix = similarity_transform(landmarks, target, weights)
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if scale < 0.5:
         # Bilinear sampling would skip pixels: shrink by area first, then warp the rest of the way.
@@ -143,7 +191,7 @@ def align(
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
         # Pixel centres lie at half-integers of the area: (p + 0.5) * factor - 0.5.
         landmarks = ((landmarks + 0.5) * factor - 0.5).astype(np.float32)
-        matrix = similarity_transform(landmarks, target)
+        matrix = similarity_transform(landmarks, target, weights)
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
 
 

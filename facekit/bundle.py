@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, is_zipfile
 
-from facekit.alignment import CropRecipe, template
+from facekit.alignment import LAYOUTS, CropRecipe, template
 from facekit.detectors import ALIGNER
 from facekit.files import write_text
 from facekit.model_card import model_card
@@ -111,15 +111,15 @@ class BundleRecord:
     def preprocessing(self) -> dict[str, Any]:
         """All that lies between a picture and the network, for readers in any language, with a hash over it.
 
-        `points` are where the five landmarks go, (x, y) in pixels of the crop; `network_side` is what the crop is
-        resized to. The network scales the values itself.
+        `points` are where the five landmarks go, (x, y) in pixels of the crop, by a least-squares similarity;
+        `weights`, of its squares, are there where they differ. `network_side` is what the crop is resized to. The
+        network scales the values itself.
         """
         recipe = self.recipe
-        points = (
-            template(recipe.size, recipe.margin, recipe.template).round(4).tolist()
-            if recipe and recipe.method == "align"
-            else None
-        )
+        points, weights = None, [1.0]
+        if recipe and recipe.method == "align":
+            points = template(recipe.size, recipe.margin, recipe.template).round(4).tolist()
+            weights = list(LAYOUTS[recipe.template].weights)
         values = {
             "recipe": recipe.to_dict() if recipe else None,
             "points": points,
@@ -128,6 +128,9 @@ class BundleRecord:
             "value_range": [0, 255],
             "flip": self.flip,
         }
+        # Left out where all are alike: the hash of earlier bundles stays what it was.
+        if len(set(weights)) > 1:
+            values["weights"] = weights
         text = json.dumps(values, sort_keys=True)
         return {**values, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 

@@ -257,7 +257,7 @@ def tpr_at_fpr(distances: ArrayLike, same: ArrayLike, rates: Sequence[float] = U
 
 def claim(curve: Roc, rate: float) -> TprAtFpr:
     """The best TPR of a curve at a false-match rate in (0, 1]; see `tpr_at_fpr`."""
-    needs = _pairs_needed(rate)
+    needs = pairs_needed(rate)
     claimable = curve.genuine > 0 and curve.impostor >= needs
     if not claimable:
         return TprAtFpr(rate, np.nan, np.nan, claimable, needs)
@@ -279,7 +279,7 @@ def most_within(rate: float, pairs: int) -> int:
     return nearest if pairs == 0 or nearest / pairs <= rate else nearest - 1
 
 
-def _pairs_needed(rate: float) -> int:
+def pairs_needed(rate: float) -> int:
     """The fewest pairs N with 3 / N <= rate, compared as in `most_within`."""
     if not 0 < rate <= 1:
         raise ValueError(f"A false-match rate must be in (0, 1]. Received: {rate}.")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facekit.alignment import TEMPLATE, CropRecipe, align, crop_box, similarity_transform, template
+from facekit.alignment import LAYOUTS, TEMPLATE, CropRecipe, align, crop_box, similarity_transform, template, warp
 
 
 def similarity(angle: float, scale: float, shift: tuple[float, float]) -> np.ndarray:
@@ -31,6 +31,32 @@ def test_noisy_points_give_the_least_squares_solution(rng):
     rows = [[x, -y, 1, 0] for x, y in source] + [[y, x, 0, 1] for x, y in source]
     a, b, c, d = np.linalg.lstsq(np.array(rows), np.r_[target[:, 0], target[:, 1]], rcond=None)[0]
     np.testing.assert_allclose(similarity_transform(source, target), [[a, -b, c], [b, a, d]], atol=1e-9)
+
+
+def test_weights_count_squared_distances(rng):
+    source, target, weights = rng.uniform(0, 100, (5, 2)), rng.uniform(0, 100, (5, 2)), rng.uniform(0.1, 5, 5)
+    rows = np.array([[x, -y, 1, 0] for x, y in source] + [[y, x, 0, 1] for x, y in source])
+    root = np.sqrt(np.tile(weights, 2))
+    a, b, c, d = np.linalg.lstsq(rows * root[:, None], root * target.T.ravel(), rcond=None)[0]
+    np.testing.assert_allclose(similarity_transform(source, target, weights), [[a, -b, c], [b, a, d]], atol=1e-9)
+
+
+def test_the_close_layout_is_dlibs_made_larger_around_the_middle():
+    near, far = LAYOUTS["dlib_close"], LAYOUTS["dlib"]
+    np.testing.assert_allclose(near.points - 74.5, 1.04 * (far.points - 74.5), atol=0.01)
+    assert (near.side, near.weights[:2], near.weights[3:]) == (far.side, (4, 4), (1, 1))
+
+
+def test_a_mouth_that_opens_moves_the_eyes_less_where_they_count_more():
+    near = LAYOUTS["dlib_close"]
+    points = near.points.copy()
+    points[3:, 1] += 12  # pixels: the jaw drops
+    crops = (
+        align(dotted(points, 150), points, 150, layout="dlib_close"),
+        warp(dotted(points, 150), points, near.points, (1, 1, 1, 1, 1), 150),
+    )
+    weighted, alike = (np.linalg.norm(spots(crop)[:2] - near.points[:2], axis=1).mean() for crop in crops)
+    assert 0 < weighted < 0.75 * alike
 
 
 def test_points_in_one_place_are_refused():
