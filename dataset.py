@@ -111,13 +111,13 @@ def make_augmentation(config: Config) -> Augmentation:
     """The random changes of the config, placed for the way in which the training pictures were cut."""
     from facekit.augment import Augmentation
 
-    return Augmentation(config.augment.as_mapping(), crop_margin(config.train_dir))
+    return Augmentation(config.augment.as_mapping(), *crop_frame(config.train_dir))
 
 
-def crop_margin(folder: Path) -> float:
-    """The room that a folder's crops leave around the face; 0 where it is not known."""
+def crop_frame(folder: Path) -> tuple[float, str]:
+    """The room that a folder's crops leave around the face, and their layout; the usual where it is not known."""
     made = crop_folder(folder)
-    return made.recipe.margin if made else 0.0
+    return (made.recipe.margin, made.recipe.template) if made else (0.0, "arcface")
 
 
 def training_stream(
@@ -297,7 +297,7 @@ def preview_command(argv: Sequence[str]) -> int:
     positions = np.searchsorted(index.labels, people)
     images = list(PictureLoader(index, command.image_size, read=reader(index.root)).load(positions))
     titles, rows = preview_rows(
-        images, command.augment.as_mapping(), command.seed, command.columns, crop_margin(command.directory)
+        images, command.augment.as_mapping(), command.seed, command.columns, *crop_frame(command.directory)
     )
     write_png(command.output, contact_sheet(rows, titles, max(112, command.image_size)))
     print(f"{len(rows)} rows of {command.columns} pictures: {command.output}")

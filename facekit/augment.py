@@ -26,6 +26,7 @@ from facekit import augment_camera as camera
 from facekit import augment_colour as colour
 from facekit import augment_geometry as geometry
 from facekit import occlusion
+from facekit.alignment import LAYOUTS
 from facekit.images import Image
 from facekit.sampling import generator
 
@@ -50,7 +51,7 @@ class Change:
         strength: strength by default.
         kind: "geometry" and "colour": `function(draws, strength)` gives a matrix a picture, composed with its
             neighbours'. "pixels": `function(image, strength, draws)` gives a picture. "face": the same with the
-            crop's `margin`, by which it finds the face.
+            crop's `margin` and `layout`, by which it finds the face.
         draws: random numbers a picture that it takes.
         function: see `kind`.
     """
@@ -157,13 +158,16 @@ class Augmentation:
         margin: of the crops (`facekit.alignment.template`), by which mask, sunglasses and hand find the face.
             Crops must be aligned for that; on those of method "box" they fall only near their places, and hide
             other parts than meant.
+        layout: of the crops, a key of `facekit.alignment.LAYOUTS`, for the same.
 
     Raises:
-        ValueError: a name that is not in the list, or a probability, strength or margin out of its range.
+        ValueError: a name that is not in the list, or a probability, strength or margin out of its range, or an
+            unknown layout.
     """
 
     chances: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     margin: float = 0.0
+    layout: str = "arcface"
 
     def __post_init__(self) -> None:
         """Check the values and keep a copy."""
@@ -171,6 +175,8 @@ class Augmentation:
             _check(name, *chance)
         if not self.margin >= 0:
             raise ValueError(f"`margin` must be at least 0. Received: {self.margin}.")
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"`layout` must be one of {', '.join(LAYOUTS)}. Received: {self.layout}.")
         object.__setattr__(self, "chances", dict(self.chances))
 
     def plan(self, seed: int, step: int, count: int) -> Plan:
@@ -234,8 +240,8 @@ class Augmentation:
     def _add_each(self, steps: list[list[Step]], drawn: list[Any]) -> None:
         """Add a step to each picture that a change happens to."""
         for change, happens, numbers in drawn:
-            known: dict[str, float] = {"strength": self.chances[change.name][1]}
-            known |= {"margin": self.margin} if change.kind == "face" else {}
+            known: dict[str, Any] = {"strength": self.chances[change.name][1]}
+            known |= {"margin": self.margin, "layout": self.layout} if change.kind == "face" else {}
             for place in np.flatnonzero(happens).tolist():
                 steps[place].append(partial(change.function, draws=numbers[place].tolist(), **known))
 

@@ -14,6 +14,7 @@ def preview_rows(
     seed: int,
     columns: int = 8,
     margin: float = 0.0,
+    layout: str = "arcface",
 ) -> tuple[list[str], list[list[Image]]]:
     """A row for each augmentation that always happens, then one a picture with the chances as they are.
 
@@ -27,6 +28,7 @@ def preview_rows(
         seed: of the draws.
         columns: pictures a row, the unchanged one among them; at least 2.
         margin: of the crops.
+        layout: of the crops, a key of `facekit.alignment.LAYOUTS`.
 
     Returns:
         Titles and rows, as many of each.
@@ -38,11 +40,11 @@ def preview_rows(
         raise ValueError(
             f"A preview needs a picture and 2 columns. Received: {len(images)} pictures, {columns} columns."
         )
-    whole = Augmentation(chances, margin)
+    whole = Augmentation(chances, margin, layout)
     titles, rows = [], []
     for number, change in enumerate(AUGMENTATIONS):
         probability, strength = chances.get(change.name, (0.0, change.strength))
-        alone = Augmentation({change.name: (1.0, strength)}, margin)
+        alone = Augmentation({change.name: (1.0, strength)}, margin, layout)
         titles.append(_title(change, probability, strength))
         rows.append(_row(images[number % len(images)], alone, seed, columns))
     for number, image in enumerate(images):

@@ -126,7 +126,7 @@ class _Frame:
         cv2.blendLinear(self.part, layer, 1 - alpha, alpha, dst=self.part)
 
 
-def mask(image: Image, strength: float, draws: Numbers, margin: float) -> Image:
+def mask(image: Image, strength: float, draws: Numbers, margin: float, layout: str = "arcface") -> Image:
     """A face mask from the cheeks to the chin.
 
     Args:
@@ -135,11 +135,12 @@ def mask(image: Image, strength: float, draws: Numbers, margin: float) -> Image:
             all of it.
         draws: 9 random numbers.
         margin: of the crop.
+        layout: of the crop, a key of `facekit.alignment.LAYOUTS`.
     """
     up, across, down, tilt, kind, red, green, blue, light = draws
     image = image.copy()
     top = MOUTH * (1 - strength * (0.7 + 0.3 * up))
-    frame = _frame(image, margin, (across, down, tilt)).window((-1.4, top - 0.2), (1.4, _CHIN + 0.2))
+    frame = _frame(image, margin, layout, (across, down, tilt)).window((-1.4, top - 0.2), (1.4, _CHIN + 0.2))
     choice = int(kind * len(_MASK_COLOURS))
     dye = zip(_MASK_COLOURS[choice], (red, green, blue), strict=True)
     colour = [part + 30 * (draw - 0.5) for part, draw in dye]
@@ -158,7 +159,7 @@ def mask(image: Image, strength: float, draws: Numbers, margin: float) -> Image:
     return image
 
 
-def sunglasses(image: Image, strength: float, draws: Numbers, margin: float) -> Image:
+def sunglasses(image: Image, strength: float, draws: Numbers, margin: float, layout: str = "arcface") -> Image:
     """Sunglasses: two lenses, a rim, a bridge, temples.
 
     Args:
@@ -166,10 +167,11 @@ def sunglasses(image: Image, strength: float, draws: Numbers, margin: float) -> 
         strength: share of light that the lenses take: 75 % of that to all of it.
         draws: 8 random numbers.
         margin: of the crop.
+        layout: of the crop, a key of `facekit.alignment.LAYOUTS`.
     """
     opacity, across, down, tilt, width, height, form, colour = draws
     image = image.copy()
-    frame = _frame(image, margin, (across, down, tilt)).window((-1.45, -0.6), (1.45, 0.75))
+    frame = _frame(image, margin, layout, (across, down, tilt)).window((-1.45, -0.6), (1.45, 0.75))
     x, y = frame.grid()
     x = np.abs(x)
     half = 0.39 + 0.07 * width, 0.29 + 0.14 * height
@@ -189,7 +191,7 @@ def sunglasses(image: Image, strength: float, draws: Numbers, margin: float) -> 
     return image
 
 
-def hand(image: Image, strength: float, draws: Numbers, margin: float) -> Image:
+def hand(image: Image, strength: float, draws: Numbers, margin: float, layout: str = "arcface") -> Image:
     """A hand that comes in from a side or from below, in the colour of a skin.
 
     Args:
@@ -198,6 +200,7 @@ def hand(image: Image, strength: float, draws: Numbers, margin: float) -> Image:
             that to all of it.
         draws: 8 random numbers.
         margin: of the crop.
+        layout: of the crop, a key of `facekit.alignment.LAYOUTS`.
     """
     far, direction, turn, size, side, skin, red, spread = draws
     image = image.copy()
@@ -207,7 +210,7 @@ def hand(image: Image, strength: float, draws: Numbers, margin: float) -> Image:
     tip = 1.25 * from_edge * cos(angle), _NOSE + 1.4 * from_edge * sin(angle)
     away = angle + radians(50 * (turn - 0.5))
     length = _HAND_LENGTH * (0.85 + 0.3 * size)
-    frame = _frame(image, margin, (0.5, 0.5, 0.5))
+    frame = _frame(image, margin, layout, (0.5, 0.5, 0.5))
     x, y = ((axis - start) / length for axis, start in zip(frame.grid(_HAND_GRID), tip, strict=True))
     # The hand's own axes: from the fingertips to the arm, and across; a left or a right hand.
     along = x * cos(away) + y * sin(away)
@@ -226,9 +229,9 @@ def hand(image: Image, strength: float, draws: Numbers, margin: float) -> Image:
     return image
 
 
-def _frame(image: Image, margin: float, off: tuple[float, float, float]) -> _Frame:
-    """The face's place by the template, moved and turned by random numbers (0.5: not at all)."""
-    eyes = template(1, margin)[:2].astype(np.float64) * image.shape[1::-1]
+def _frame(image: Image, margin: float, layout: str, off: tuple[float, float, float]) -> _Frame:
+    """The face's place by its layout, moved and turned by random numbers (0.5: not at all)."""
+    eyes = template(1, margin, layout)[:2].astype(np.float64) * image.shape[1::-1]
     unit = float(np.hypot(*(eyes[1] - eyes[0])))
     angle = radians(2 * _OFF_ANGLE * (off[2] - 0.5))
     turned = unit * np.array([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])

@@ -140,6 +140,16 @@ def test_the_margin_moves_what_lies_on_the_face(name, pictures):
         np.testing.assert_array_equal(changed, find(name).function(image, 0.9, row, 0.4))
 
 
+@pytest.mark.parametrize("name", ["mask", "sunglasses", "hand"])
+def test_the_layout_moves_what_lies_on_the_face(name, pictures):
+    _, numbers = always(name)._draw(NAMES.index(name), find(name), 2, 8, 40)
+    out = Augmentation({name: (1.0, 0.9)}, layout="dlib_close")(pictures, 2, 8)
+    usual = Augmentation({name: (1.0, 0.9)})(pictures, 2, 8)
+    assert not np.array_equal(out, usual)
+    for image, changed, row in zip(pictures, out, numbers.tolist(), strict=True):
+        np.testing.assert_array_equal(changed, find(name).function(image, 0.9, row, 0.0, "dlib_close"))
+
+
 def test_changing_a_probability_keeps_who_was_drawn_before():
     few, many = (
         [bool(steps) for steps in Augmentation({"grey": (share, 1)}).plan(0, 0, 200)._steps] for share in (0.2, 0.6)
@@ -220,6 +230,11 @@ def test_wrong_chances_are_one_sentence(chances, sentence):
 def test_a_negative_margin_is_refused():
     with pytest.raises(ValueError, match=r"`margin` must be at least 0\. Received: -0\.1"):
         Augmentation(USUAL, -0.1)
+
+
+def test_an_unknown_layout_is_refused():
+    with pytest.raises(ValueError, match=r"`layout` must be one of arcface, dlib.* Received: square"):
+        Augmentation(USUAL, layout="square")
 
 
 def test_it_is_frozen_and_keeps_a_copy(pictures):
