@@ -25,7 +25,7 @@ from facekit.files import check_writable
 from facekit.mirror import mirror_words
 from facekit.scored import ScoredPairs, refuse_one_class
 from facekit.settings import Settings, parse
-from inference import named_bundle
+from verifier import named_bundle
 
 if TYPE_CHECKING:
     from facekit.calibration import Calibration

@@ -264,7 +264,7 @@ def _verifier(model: Path | None) -> Any:
     """The model at work, before hours of looking at files: a wrong bundle shows at once."""
     if model is None:
         return None
-    from inference import Verifier
+    from verifier import Verifier
 
     verifier = Verifier(model, engine="tensorflow")
     runtime.start_quietly()

@@ -29,7 +29,7 @@ from facekit.manifest import crop_folder
 from pictures import Originals, PictureReader, find_images, people_pictures
 
 if TYPE_CHECKING:
-    from inference import Verifier
+    from verifier import Verifier
 
 PART = 512
 """Pictures between two saves."""

@@ -24,7 +24,7 @@ from pydantic import Field
 from facekit import runtime
 from facekit.files import check_writable
 from facekit.settings import Settings, parse
-from inference import find_bundle, named_bundle
+from verifier import find_bundle, named_bundle
 
 # Everything heavy is imported where it is used: scores are judged without TensorFlow.
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from facekit.examination import Examined
 from facekit.files import written_aside
 from facekit.images import Image, UnreadableImageError, read_image
 from facekit.workers import run_shards
-from inference import Verifier
 from pictures import Crops, PictureReader, find_images
+from verifier import Verifier
 
 PART = 4096
 """Pictures in a part file: what a killed run loses at most."""

@@ -21,7 +21,7 @@ from facekit.detection import Face, choose_face
 from facekit.detectors import ALIGNER
 from facekit.images import Image, resize_square
 from facekit.scored import Kind
-from inference import Verifier
+from verifier import Verifier
 
 Embed = Callable[[Sequence[Image]], NDArray[np.float32]]
 

@@ -35,8 +35,8 @@ from facekit.files import check_writable, write_text
 from facekit.images import read_image
 from facekit.settings import Settings
 from facekit.workers import cores
-from inference import ADVICE, NoFaceError, Verifier, named_bundle
 from systems import INSTALL, dlib_face
+from verifier import ADVICE, NoFaceError, Verifier, named_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 WARM_COLUMNS = (
@@ -130,7 +130,7 @@ class Verification(Protocol):
 
 
 class Ours:
-    """This project's `inference.Verifier`; the faces known are crops.
+    """This project's `verifier.Verifier`; the faces known are crops.
 
     Raises:
         NoFaceError: a picture has no face.

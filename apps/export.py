@@ -34,9 +34,9 @@ from facekit.mirror import averaged, mirror_words, mirrored
 from facekit.pairs import Pairs
 from facekit.settings import Settings, parse
 from facekit.thresholds import most_accurate
-from inference import named_bundle
 from pictures import Images, PictureReader, find_images, people_pictures
 from scoring import Embedded, distances_of, read_task
+from verifier import named_bundle
 
 RATES = (1e-2, 1e-3)
 # Times are medians of this many turns of this many calls.

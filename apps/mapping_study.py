@@ -361,8 +361,8 @@ def study(command: MappingCommand) -> str:
     Raises:
         ValueError: crops, pairs, model or a setting are wrong.
     """
-    from inference import Verifier
     from kept_embeddings import network_digest
+    from verifier import Verifier
 
     material = read_material(command)
     verifier = Verifier(command.model, command.flip)

@@ -21,7 +21,7 @@ from apps import bench, bench_verify
 from apps.bench_verify import Answer, Contender, FaceRecognition, Job, Ours, VerifyBench, spread
 from facekit.bundle import read_record, write_record
 from facekit.images import read_image
-from inference import Verifier
+from verifier import Verifier
 
 # Packages that do no more than answer: what users call, in files that worker processes import.
 FACE_RECOGNITION = """

@@ -27,7 +27,7 @@ from facekit.images import encode_jpeg, read_image
 from facekit.label_noise import Misfits, nothing_told
 from facekit.lock import locked
 from facekit.manifest import CropFolder
-from inference import Verifier
+from verifier import Verifier
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from facekit.alignment import CropRecipe
 from facekit.examination import examine_pictures
 from facekit.manifest import CropFolder
 from facekit.workers import first_item
-from inference import Verifier
 from tests.test_cluster import scheduler, start_worker
+from verifier import Verifier
 
 pytest.importorskip("distributed", reason="needs the package distributed")
 

@@ -20,7 +20,7 @@ from facekit.bundle import read_network, read_record, write_bundle
 from facekit.images import read_image
 from facekit.index import index_people
 from facekit.protocols import pairs_csv
-from inference import Verifier
+from verifier import Verifier
 
 
 @pytest.fixture(scope="module")

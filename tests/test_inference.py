@@ -16,7 +16,7 @@ import pytest
 import inference
 from facekit.bundle import read_network, read_record, write_bundle, write_record
 from facekit.images import read_image
-from inference import NoFaceError, Verifier, find_bundle
+from verifier import NoFaceError, Verifier, find_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 

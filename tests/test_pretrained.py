@@ -21,8 +21,8 @@ from facekit.bundle import read_record, write_record
 from facekit.dlib_file import LAYERS, read_dlib
 from facekit.dlib_resnet import dlib_resnet29
 from facekit.dlib_source import FILE, dlib_weights, is_published
-from inference import Verifier
 from model import build_embedding_model
+from verifier import Verifier
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = Path("~/.cache/tupletface").expanduser() / FILE

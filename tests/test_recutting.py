@@ -24,10 +24,10 @@ from facekit.bundle import read_network, read_record, write_bundle, write_record
 from facekit.images import as_stored, read_image
 from facekit.mirror import with_mirror
 from facekit.recutting import cut_alike, recut
-from inference import Verifier
 from kept_embeddings import network_digest
 from pictures import PictureReader, find_images
 from recutting import cut_for_weights
+from verifier import Verifier
 
 WANTED = CropRecipe(size=150, template="dlib", quality=100)
 EXACT = replace(WANTED, detector="mtcnn:exact")

@@ -14,7 +14,7 @@ import systems
 from facekit.bundle import read_network, read_record, write_bundle
 from facekit.cohort import fit_cohort, with_cohort
 from facekit.images import read_image
-from inference import Verifier
+from verifier import Verifier
 
 
 @pytest.fixture(scope="module")
