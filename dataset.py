@@ -117,7 +117,9 @@ def make_augmentation(config: Config) -> Augmentation:
 def crop_frame(folder: Path) -> tuple[float, str]:
     """The room that a folder's crops leave around the face, and their layout; the usual where it is not known."""
     made = crop_folder(folder)
-    return (made.recipe.margin, made.recipe.template) if made else (0.0, "arcface")
+    if made is None:
+        return 0.0, "arcface"
+    return made.recipe.margin, made.recipe.template if made.recipe.method == "align" else "arcface"
 
 
 def training_stream(

@@ -145,7 +145,7 @@ class PictureReader:
     def __init__(self, recipe: CropRecipe | None, images: Images, cache: Path, aligner: Path | None = None):
         self._recipe = recipe
         self.failures: dict[str, str] = {}
-        if isinstance(images, Crops) and recipe is not None and not _same_search(images.made.recipe, recipe):
+        if isinstance(images, Crops) and recipe is not None and not same_search(images.made.recipe, recipe):
             # Another choice of face: its landmarks are of no use, the originals are searched again.
             _refuse_lost_originals(images)
             images = Originals(Path(images.made.source), {name: row.path for name, row in images.rows.items()})
@@ -182,7 +182,7 @@ class PictureReader:
         return as_stored(crop, self._recipe.quality), ""
 
 
-def _same_search(one: CropRecipe, other: CropRecipe) -> bool:
+def same_search(one: CropRecipe, other: CropRecipe) -> bool:
     """Whether two recipes find and choose the same faces."""
     names = ("detector", "choose", "min_confidence", "max_side")
     return all(getattr(one, name) == getattr(other, name) for name in names)

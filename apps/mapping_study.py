@@ -2,11 +2,12 @@
 
 In:  crops that crop_faces.py made, with their originals and landmarks; a model; a list of pairs.
 Out: embeddings of each mapping (kept: a call that was stopped goes on); study.json, table.md.
-Run: python -m apps.mapping_study data/lfw_crops --pairs data/lfw/pairsDevTrain.txt --layout dlib
+Run: python -m apps.mapping_study data/lfw_close --pairs data/lfw/pairsDevTrain.txt --layout dlib
 
 A mapping is a layout's five points, larger or smaller, with weights in the least squares. The best one has the
-highest true-match rate at `fmr` over all pairs of the pictures. Accuracy on the listed pairs is by 10 folds of
-people, for each mapping, and for a mapping that is chosen on the people outside each fold, as the threshold is.
+highest true-match rate at `fmr` over all pairs of the pictures; of equal ones the first. Accuracy on the listed
+pairs is by folds of people, for each mapping, and for one that is chosen on the people outside each fold, as the
+threshold is.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ import tyro
 from numpy.typing import NDArray
 from pydantic import Field
 
+from apps.mapping_material import Material, read_material
 from apps.timing import row
-from facekit import manifest, runtime
+from facekit import runtime
 from facekit.alignment import LAYOUTS, CropRecipe, Points, template, warp
 from facekit.files import check_writable, write_text, written_aside
 from facekit.images import Image, as_stored, read_image
 from facekit.plain import plain
 from facekit.settings import Settings, parse
+from pictures import same_search
 
 if TYPE_CHECKING:
     from facekit.folds import IdentityFolds
-    from facekit.manifest import CropFolder, Row
-    from facekit.pairs import Pairs
 
 FMRS = (1e-2, 1e-3, 1e-4)
 """False-match rates of the table."""
@@ -47,10 +48,10 @@ class MappingCommand(Settings):
     """Compare mappings of landmarks for a model's network, and choose one without the people it is judged on."""
 
     crops: tyro.conf.Positional[Path]
-    """Folder that crop_faces.py made; its originals are cut anew by the landmarks of its manifest."""
+    """Folder of people that crop_faces.py made; its originals are cut anew by the landmarks of its manifest."""
 
     pairs: Path
-    """Pairs of these pictures, for accuracy by 10 folds of people."""
+    """Pairs of these pictures, for accuracy by 10 folds of people. People are the folders."""
 
     model: Path | None = None
     """Bundle folder, or `pretrained`. None: the newest in runs/ that was trained on real pictures; without one, the
@@ -92,6 +93,11 @@ class LandmarkMapping:
     target: Points
     weights: tuple[float, ...]
 
+    @property
+    def file(self) -> str:
+        """Its file's name, on any system."""
+        return self.name.replace(":", "-").replace(" ", "") + ".npy"
+
     def cut(self, image: Image, landmarks: Points, recipe: CropRecipe) -> Image:
         """The crop as the network would read it back from its file."""
         return as_stored(warp(image, landmarks, self.target, self.weights, recipe.size), recipe.quality)
@@ -122,6 +128,7 @@ class Study:
         results: of each mapping.
         best: name of the one with the highest true-match rate at `fmr`.
         chosen: of each fold of the pairs, the name of the best without the fold's people.
+        shared: pairs with a person who is also in another fold's.
         accuracy: on the pairs, with those.
         standard_error: of that.
         fmr: where mappings competed.
@@ -131,6 +138,7 @@ class Study:
     results: list[Result]
     best: str
     chosen: list[str]
+    shared: int
     accuracy: float
     standard_error: float
     fmr: float
@@ -143,94 +151,36 @@ def layouts(
     """All combinations of weights and scales.
 
     Raises:
-        ValueError: an unknown layout, weights that are not three positive numbers, or a scale outside 0.5 to 2.
+        ValueError: an unknown layout, weights that are not three positive numbers, a scale outside 0.5 to 2, or one
+            mapping twice.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"`layout` {layout}: there are {', '.join(LAYOUTS)}.")
     if wrong := [scale for scale in scales if not 0.5 <= scale <= 2]:
         raise ValueError(f"`scales` {wrong[0]:g}: must lie between 0.5 and 2.")
     points, middle = template(recipe.size, recipe.margin, layout), (recipe.size - 1) / 2
-    return [
-        LandmarkMapping(f"{word} x {scale:g}", ((points - middle) * scale + middle).astype(np.float32), parts)
-        for word, parts in ((word, _five_weights(word)) for word in weights)
-        for scale in scales
-    ]
+    found: dict[tuple[float, ...], LandmarkMapping] = {}
+    for eyes, nose, mouth in map(_weights, weights):
+        for scale in scales:
+            name = f"{eyes:g}:{nose:g}:{mouth:g} x {scale:g}"
+            # Weights count by their ratios.
+            key = tuple(float(f"{value:.6g}") for value in (eyes / mouth, nose / mouth, scale))
+            if key in found:
+                raise ValueError(f"`weights` and `scales`: {name} is the mapping {found[key].name} again.")
+            target = ((points - middle) * scale + middle).astype(np.float32)
+            found[key] = LandmarkMapping(name, target, (eyes, eyes, nose, mouth, mouth))
+    return [*found.values()]
 
 
-def _five_weights(word: str) -> tuple[float, ...]:
-    """Weights of the five points from "eyes:nose:mouth"."""
+def _weights(word: str) -> tuple[float, float, float]:
+    """The numbers of "eyes:nose:mouth"."""
     try:
         eyes, nose, mouth = (float(part) for part in word.split(":"))
     except ValueError:
         eyes = nose = mouth = 0.0
     if not min(eyes, nose, mouth) > 0 or not np.isfinite([eyes, nose, mouth]).all():
         raise ValueError(f"`weights` {word}: must be three positive numbers for eyes, nose and mouth, as 2:1:1.")
-    return (eyes, eyes, nose, mouth, mouth)
-
-
-@dataclass(frozen=True)
-class Material:
-    """The pictures of a study.
-
-    Attributes:
-        folder: where their originals are.
-        rows: of the manifest, each with a face, by name.
-        competing: (m) positions in `rows` of the pictures whose pairs compete.
-        people: (m) the person of each.
-        pairs: the listed pairs whose pictures both have a face.
-        first: (n) positions in `rows` of each pair's first picture.
-        second: (n) of its second.
-        ids: the people of each pair's pictures, two lists of n names.
-    """
-
-    folder: Path
-    rows: dict[str, Row]
-    competing: NDArray[np.int64]
-    people: NDArray[np.str_]
-    pairs: Pairs
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    ids: tuple[list[str], list[str]]
-
-
-def read_material(command: MappingCommand) -> Material:
-    """The faces of a folder of crops that compete or are in the pairs.
-
-    Raises:
-        ValueError: it was not made by crop_faces.py, originals are gone, the pairs do not say who is who, or one of
-            their pictures has no face.
-    """
-    from facekit.protocols import read_pairs
-    from facekit.validation import pictures_of_most
-
-    made: CropFolder | None = manifest.crop_folder(command.crops)
-    if made is None:
-        raise ValueError(f"{command.crops}: has no {manifest.MARKER}: it was not made by crop_faces.py.")
-    pairs = read_pairs(command.pairs)
-    if (ids := pairs.people()) is None:
-        raise ValueError(f"{command.pairs}: does not say whose pictures they are: folds of people need it.")
-    found = {name: line for name, line in sorted(manifest.read(command.crops).items()) if line.face is not None}
-    if lost := [name for name in pairs.pictures() if name not in found]:
-        raise ValueError(
-            f"{command.crops}: has no face of {len(lost)} pictures of {command.pairs}, first {lost[0]}."
-        )
-    names = [*found]
-    people = np.array([name.rpartition("/")[0] for name in names])
-    competing = pictures_of_most(people.tolist(), len(names), command.most_each)
-    kept = sorted({*pairs.pictures(), *(names[place] for place in competing)})
-    if gone := [name for name in kept if not (Path(made.source) / name).is_file()]:
-        raise ValueError(f"{made.source}: {len(gone)} originals of {command.crops} are gone, first {gone[0]}.")
-    place = {name: position for position, name in enumerate(kept)}
-    return Material(
-        Path(made.source),
-        {name: found[name] for name in kept},
-        np.array([place[names[position]] for position in competing], np.int64),
-        people[competing],
-        pairs,
-        np.array([place[name] for name in pairs.first]),
-        np.array([place[name] for name in pairs.second]),
-        ids,
-    )
+    return eyes, nose, mouth
 
 
 def embedded_once(
@@ -243,8 +193,8 @@ def embedded_once(
     """Embeddings of all pictures cut by a mapping, (n, D) in the order of `material.rows`; kept in `file`."""
     from tqdm import tqdm
 
-    if file.exists():
-        kept: NDArray[np.float32] = np.load(file)
+    kept = _kept(file)
+    if kept is not None and len(kept) == len(material.rows):
         return kept
     parts, lines = [], list(material.rows.values())
     for start in tqdm(range(0, len(lines), AT_ONCE), desc=mapping.name, unit_scale=AT_ONCE, unit="images"):
@@ -260,6 +210,15 @@ def embedded_once(
     return rows
 
 
+def _kept(file: Path) -> NDArray[np.float32] | None:
+    """What an earlier call kept; None where there is nothing, or it is damaged and made again."""
+    try:
+        kept: NDArray[np.float32] = np.load(file)
+    except (OSError, EOFError, ValueError):
+        return None
+    return kept
+
+
 def distances(rows: NDArray[np.float32], material: Material) -> NDArray[np.float64]:
     """Of the listed pairs: (n,)."""
     return np.linalg.norm(rows[material.first].astype(np.float64) - rows[material.second], axis=1)
@@ -273,15 +232,43 @@ def rate(rows: NDArray[np.float32], material: Material, chosen: NDArray[np.bool_
     return tpr_at_fmr(rows[material.competing[chosen]], labels, fmr)
 
 
+def refuse_too_few(people: NDArray[np.str_], fmr: float, who: str) -> None:
+    """See that the pairs of pictures of these people can show a true-match rate at a false-match rate.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    from facekit.metrics import pairs_needed
+
+    genuine, impostors = _pair_counts(people)
+    needs = pairs_needed(fmr)
+    if not genuine or impostors < needs:
+        raise ValueError(
+            f"`fmr` {fmr:g}: needs a genuine pair and {needs:,} impostor pairs; {who} there are {genuine:,} and "
+            f"{impostors:,}. Take more pictures, or a higher rate."
+        )
+
+
+def _pair_counts(people: NDArray[np.str_]) -> tuple[int, int]:
+    from facekit.validation import pair_counts
+
+    return pair_counts(np.unique(people, return_inverse=True)[1])
+
+
 def choose_without(
     embeddings: Mapping[str, NDArray[np.float32]], material: Material, folds: IdentityFolds, fmr: float
 ) -> list[str]:
-    """For each fold of the pairs, the mapping that is best among all people but the fold's."""
+    """For each fold of the pairs, the mapping that is best among all people but the fold's.
+
+    Raises:
+        ValueError: they are too few to tell mappings apart at that rate.
+    """
     ids1, ids2 = (np.array(ids) for ids in material.ids)
     chosen = []
     for fold in range(folds.k):
         here = folds.folds == fold
         outside = ~np.isin(material.people, np.concatenate([ids1[here], ids2[here]]))
+        refuse_too_few(material.people[outside], fmr, f"without the people of fold {fold}")
         rates = {name: rate(rows, material, outside, fmr) for name, rows in embeddings.items()}
         chosen.append(max(rates, key=lambda name: rates[name]))
     return chosen
@@ -310,18 +297,20 @@ def judge_chosen(
 
 def table(found: Study) -> str:
     """The study as Markdown."""
-    heads = ["eyes:nose:mouth x size", *(f"TPR at {value:g}" for value in FMRS), "accuracy, 10 folds of people"]
+    accuracy = f"accuracy, {len(found.chosen)} folds of people"
+    heads = ["eyes:nose:mouth x size", *(f"TPR at {value:g}" for value in FMRS), accuracy]
     lines = [row(heads), row(["---"] * len(heads))]
     for result in found.results:
         accuracy = f"{result.accuracy:.4f} ({result.standard_error:.4f})"
         rates = ("too few pairs" if np.isnan(value) else f"{value:.4f}" for value in result.rates)
         cells = [result.name, *rates, accuracy]
         lines.append(row([f"**{cell}**" for cell in cells] if result.name == found.best else cells))
+    shared = f" ({found.shared:,} pairs share a person with another fold)" if found.shared else ""
     counts = ", ".join(f"{name} {found.chosen.count(name)} times" for name in dict.fromkeys(found.chosen))
     lines += [
         "",
         f"Flips {'averaged' if found.flip else 'not averaged'}. Mapping (best TPR at {found.fmr:g}) and "
-        f"threshold chosen without each fold's people: accuracy {found.accuracy:.4f} (standard error "
+        f"threshold chosen without each fold's people{shared}: accuracy {found.accuracy:.4f} (standard error "
         f"{found.standard_error:.4f}); chosen were {counts}.",
     ]
     return "\n".join(lines) + "\n"
@@ -335,14 +324,12 @@ def judge(embeddings: Mapping[str, NDArray[np.float32]], material: Material, fmr
     """
     from facekit.folds import folds_by_identity, kfold_accuracy
     from facekit.metrics import pairs_needed
-    from facekit.validation import pair_counts
 
-    same, folds = material.pairs.same, folds_by_identity(*material.ids)
+    same, folds = material.same, folds_by_identity(*material.ids)
     far = {name: distances(rows, material) for name, rows in embeddings.items()}
     everyone = np.ones(len(material.people), np.bool_)
-    impostors = pair_counts(np.unique(material.people, return_inverse=True)[1])[1]
-    if (needs := pairs_needed(fmr)) > impostors:
-        raise ValueError(f"`fmr` {fmr:g}: needs {needs:,} impostor pairs, but the pictures make {impostors:,}.")
+    refuse_too_few(material.people, fmr, "in these pictures")
+    impostors = _pair_counts(material.people)[1]
     results = []
     for name, rows in embeddings.items():
         fold = kfold_accuracy(far[name], same, folds.folds)
@@ -352,7 +339,7 @@ def judge(embeddings: Mapping[str, NDArray[np.float32]], material: Material, fmr
         results.append(Result(name, rates, fold.accuracy, fold.standard_error))
     best = max(embeddings, key=lambda name: rate(embeddings[name], material, everyone, fmr))
     chosen = choose_without(embeddings, material, folds, fmr)
-    return Study(results, best, chosen, *judge_chosen(far, chosen, same, folds), fmr, flip)
+    return Study(results, best, chosen, folds.shared, *judge_chosen(far, chosen, same, folds), fmr, flip)
 
 
 def study(command: MappingCommand) -> str:
@@ -364,18 +351,23 @@ def study(command: MappingCommand) -> str:
     from kept_embeddings import network_digest
     from verifier import Verifier
 
-    material = read_material(command)
+    material = read_material(command.crops, command.pairs, command.most_each)
     verifier = Verifier(command.model, command.flip)
     recipe = verifier.record.recipe
     if recipe is None or recipe.method != "align":
         raise ValueError(f"{verifier.bundle}: its faces are not cut by landmarks, so no mapping can be compared.")
+    if not same_search(material.recipe, recipe):
+        print(
+            f"{command.crops}: faces were found otherwise than the model's recipe finds them: "
+            f"{material.recipe.difference(recipe)}.",
+            file=sys.stderr,
+        )
     layout, flip = command.layout or recipe.template, verifier.record.flip
     compared = layouts(recipe, layout, command.weights, command.scales)
     check_writable(command.output_dir, "output_dir")
     kept = command.output_dir / _key(network_digest(verifier.bundle), recipe, layout, flip, material)
     embeddings = {
-        one.name: embedded_once(one, material, recipe, verifier.embed_crops, kept / f"{one.name}.npy")
-        for one in compared
+        one.name: embedded_once(one, material, recipe, verifier.embed_crops, kept / one.file) for one in compared
     }
     found = judge(embeddings, material, command.fmr, flip)
     text = table(found)
@@ -402,6 +394,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on after the last whole mapping.", file=sys.stderr)
         return runtime.INTERRUPTED
     return 0
 

@@ -48,7 +48,7 @@ def recut(crops: Path, target: Path, recipe: CropRecipe, processes: int = 0) -> 
         raise ValueError(f"{crops}: has no {manifest.MARKER}: it was not made by crop_faces.py.")
     rows = manifest.read(crops)
     source = Path(made.source)
-    _refuse_lost(crops, source, list(rows.values()))
+    refuse_lost(crops, source, list(rows.values()))
     wanted = recipe_for(made.recipe, recipe)
     target.mkdir(parents=True, exist_ok=True)
     with locked(target):
@@ -69,12 +69,18 @@ def recipe_for(made: CropRecipe, wanted: CropRecipe) -> CropRecipe:
     return CropRecipe.from_dict(values)
 
 
-def _refuse_lost(crops: Path, source: Path, rows: Sequence[Row]) -> None:
+def refuse_lost(crops: Path, source: Path, rows: Sequence[Row]) -> None:
+    """See that the originals of crops are there, and are those that the landmarks were found in.
+
+    Raises:
+        ValueError: they are not; names the first.
+    """
     bad = [row.path for row in rows if row.crop and stamp(source / row.path) != (row.bytes, row.modified_ns)]
     if bad:
         raise ValueError(
             f"{crops}: its faces should be cut by another recipe, but {len(bad)} of their originals are gone from "
-            f"{source} or were changed since ({bad[0]}). Crop the pictures anew with crop_faces.py."
+            f"{source} or were changed since ({bad[0]}). Crop the pictures anew with crop_faces.py; "
+            "training takes the crops as they are with `keep_crops`."
         )
 
 

@@ -98,6 +98,17 @@ def test_a_large_face_is_shrunk_without_aliasing():
     assert np.ptp(crop[20:-20, 20:-20]) <= 4
 
 
+def test_weights_count_after_shrinking_too():
+    near = LAYOUTS["dlib_close"].points
+    points = (near * 8).astype(np.float32)
+    points[3:, 1] += 100
+    crop = align(dotted(points, 1200), points, 150, layout="dlib_close")
+    small = align(dotted(points / 4, 300), points / 4, 150, layout="dlib_close")
+    np.testing.assert_allclose(spots(crop), spots(small), atol=0.8)
+    alike = warp(dotted(points, 1200), points, near, (1, 1, 1, 1, 1), 150)
+    assert np.abs(spots(crop) - spots(alike)).max() > 1.5
+
+
 def test_the_template_scales_and_takes_margin():
     np.testing.assert_allclose(template(224), TEMPLATE * 2, rtol=1e-6)
     centre = np.array([56, 56])

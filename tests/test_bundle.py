@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -47,6 +48,17 @@ def test_the_network_gives_the_same_in_a_fresh_process(bundle, rng, tmp_path):
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     expected = np.asarray(read_network(bundle)(images, training=False))
     np.testing.assert_allclose(np.load(tmp_path / "images.npy"), expected, atol=1e-6)
+
+
+def test_earlier_bundles_keep_their_hash_and_only_unequal_weights_are_named(copy):
+    record = replace(read_record(copy), image_size=150, flip=True)
+    old = CropRecipe(size=150, template="dlib", min_confidence=0.8, quality=100, detector="mtcnn:exact")
+    before = replace(record, recipe=old).preprocessing()
+    # Of the pretrained model's second edition.
+    assert before["sha256"] == "e0feea1260a49b006905ee60620a9beb115b76b30c1253f8a69550ba9d9e924b"
+    assert "weights" not in before and "weights" not in replace(record, recipe=None).preprocessing()
+    now = replace(record, recipe=replace(old, template="dlib_close")).preprocessing()
+    assert now["weights"] == [4, 4, 2, 1, 1] and now["sha256"] != before["sha256"]
 
 
 def test_writing_over_a_bundle_replaces_it_whole(copy):

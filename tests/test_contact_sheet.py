@@ -81,6 +81,17 @@ def test_a_preview_shows_each_augmentation_and_then_all_together(pictures):
     assert "picture 2" in titles[-2]
 
 
+def test_a_preview_draws_what_hides_a_face_where_its_layout_has_it(pictures):
+    chances = {"sunglasses": (1.0, 1.0)}
+    titles, rows = preview_rows(pictures, chances, seed=1, columns=3, margin=0.1, layout="dlib")
+    alone = rows[[title.split(":")[0] for title in titles].index("sunglasses")]
+    mix = Augmentation(chances, 0.1, "dlib")
+    np.testing.assert_array_equal(rows[-3][1], mix.plan(1, 0, 1).apply(0, pictures[0]))
+    other = Augmentation(chances, 0.1).plan(1, 0, 1).apply(0, pictures[0])
+    assert not np.array_equal(rows[-3][1], other)
+    assert not np.array_equal(alone[1], Augmentation(chances, 0.1).plan(1, 0, 1).apply(0, alone[0]))
+
+
 def test_a_preview_needs_pictures_and_columns(pictures):
     for images, columns in (([], 5), (pictures, 1)):
         with pytest.raises(ValueError, match=f"Received: {len(images)} pictures, {columns} columns"):

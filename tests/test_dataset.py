@@ -10,9 +10,20 @@ import pytest
 
 import dataset
 from config import AugmentConfig, Config
-from dataset import fitted, make_loader, make_sampler, steps_per_epoch, training_stream, validation_pairs
+from dataset import (
+    crop_frame,
+    fitted,
+    make_augmentation,
+    make_loader,
+    make_sampler,
+    steps_per_epoch,
+    training_stream,
+    validation_pairs,
+)
+from facekit.alignment import CropRecipe
 from facekit.images import read_image, read_square
 from facekit.index import index_people
+from facekit.manifest import CropFolder
 from facekit.protocols import read_pairs
 from splits import make_split, open_people
 
@@ -157,6 +168,18 @@ def test_preview_draws_every_change(people, tmp_path, capsys):
     rows = len(AugmentConfig.model_fields) + 2
     assert f"{rows} rows of 3 pictures" in capsys.readouterr().out
     assert read_image(sheet).shape[0] > rows * 112
+
+
+def test_random_changes_are_placed_as_the_crops_were_cut(people):
+    assert (make_augmentation(config(people)).margin, make_augmentation(config(people)).layout) == (0, "arcface")
+    for recipe, layout in (
+        (CropRecipe(margin=0.2, template="dlib_close"), "dlib_close"),
+        # Boxes have no layout: their faces lie nowhere exactly.
+        (CropRecipe("box", margin=0.2, template="dlib_close"), "arcface"),
+    ):
+        CropFolder(recipe, "photos", False).write(people)
+        assert crop_frame(people) == (0.2, layout)
+        assert (make_augmentation(config(people)).margin, make_augmentation(config(people)).layout) == (0.2, layout)
 
 
 def test_check_finds_a_broken_file_and_its_list_leaves_it_out(people, tmp_path, capsys):
