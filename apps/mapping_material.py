@@ -19,7 +19,6 @@ from facekit.manifest import Row
 from facekit.protocols import read_pairs
 from facekit.recutting import refuse_lost
 from facekit.scored import refuse_one_class
-from facekit.validation import pictures_of_most
 from pictures import Crops, find_images
 
 
@@ -62,6 +61,8 @@ def read_material(crops: Path, pairs_file: Path, most_each: int) -> Material:
         ValueError: it was not made by crop_faces.py, originals are gone or were changed, the pairs are of one kind
             or do not agree with its folders about who is who, or one of their pictures has no face.
     """
+    from facekit.validation import pictures_of_most
+
     pairs = read_pairs(pairs_file)
     refuse_one_class(pairs.same, str(pairs_file))
     images = find_images(crops, pairs.pictures(), "crops")

@@ -388,6 +388,7 @@ def _key(network: str, recipe: CropRecipe, layout: str, flip: bool, material: Ma
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 2 wrong input, 130 interrupted."""
     command = parse(MappingCommand, argv)
+    runtime.start_quietly()
     try:
         print(study(command))
     except (ValueError, OSError) as error:
