@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import subprocess
 import sys
 import tarfile
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 
+import evaluate
 import pretrained
 from config import Config
 from facekit import dlib_source, runtime
@@ -208,3 +210,19 @@ def test_a_cache_that_cannot_be_written_is_refused_before_the_work(tmp_path, mon
     said = capsys.readouterr().err
     assert said.startswith(f"error: {tmp_path / 'file'}: cannot be written") and said.count("\n") == 1
     assert "Choose another folder with `TUPLETFACE_CACHE`" in said
+
+
+@pytest.mark.lfw
+@pytest.mark.slow
+def test_lfws_development_pairs_are_told_apart_as_the_card_says(prepared, lfw, tmp_path):
+    """Through our own detector, from whole pictures: the accuracy to a few pairs, the threshold's rates."""
+    words = ["--model", "pretrained", "--pairs", str(lfw / "pairsDevTrain.txt"), "--images", str(lfw / "images")]
+    assert evaluate.main([*words, "--cache", str(tmp_path / "crops"), "--output", str(tmp_path / "report")]) == 0
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    card = json.loads((ROOT / "pretrained.json").read_text())
+    accuracy = card["figures"]["intervals"]["accuracy (2,200 pairs, 10 folds by identity)"][0]
+    assert report["failed"] == 0 and report["pairs"] == 2200
+    assert report["kfold"]["accuracy"] == pytest.approx(accuracy, abs=0.0015)
+    assert report["threshold"] == card["threshold"]["value"]
+    assert report["fpr"] == pytest.approx(card["threshold"]["fmr"], abs=0.002)
+    assert report["fnr"] == pytest.approx(card["threshold"]["fnmr"], abs=0.003)
