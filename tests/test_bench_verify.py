@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps import bench, bench_verify
-from apps.bench_verify import Answer, Contender, FaceRecognition, Job, Ours, VerifyBench, spread
+from apps import bench, verify_contenders
+from apps.bench_verify import VerifyBench, spread, warm_table
+from apps.verify_contenders import Answer, Contender, DeepFacePackage, FaceRecognition, Job, Ours
 from facekit.bundle import read_record, write_record
 from facekit.images import read_image
 from verifier import Verifier
@@ -52,7 +53,7 @@ def packages(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "packages"
     folder.mkdir()
     (folder / "face_recognition.py").write_text(FACE_RECOGNITION)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(bench_verify.ROOT)]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(verify_contenders.ROOT)]))
     monkeypatch.syspath_prepend(str(folder))
     # A package that was imported already would be found before the folder's.
     monkeypatch.delitem(sys.modules, "face_recognition", raising=False)
@@ -111,13 +112,13 @@ def test_the_table_has_every_system_by_its_answer_its_times_or_its_trouble(
 
 
 def test_a_package_that_is_missing_says_how_to_get_it(whole, photos, monkeypatch) -> None:
-    monkeypatch.setattr(bench_verify, "find_spec", lambda name: None)
+    monkeypatch.setattr(verify_contenders, "find_spec", lambda name: None)
     job = Job(tuple(sorted(photos.glob("*/*.jpg"))[:2]), whole, Path("home"))
-    theirs = [one for one in bench_verify.contenders(job) if one.package]
+    theirs = [one for one in verify_contenders.contenders(job) if one.package]
     for one in theirs:
         one.start(job, None)  # type: ignore[arg-type]  # no process is started
     ours = Contender("ours", partial(Ours, "onnx", False), answer=Answer(0.5, None, None), whole=[1], cut=[1])
-    lines = list(bench_verify.warm_table([ours, *theirs], VerifyBench(picture1=Path("a"), picture2=Path("b"))))
+    lines = list(warm_table([ours, *theirs], VerifyBench(picture1=Path("a"), picture2=Path("b"))))
     assert cells(lines[-2])[:2] == [
         "face_recognition",
         'not installed: pip install dlib-bin "setuptools<81"; pip install --no-deps face_recognition '
@@ -155,7 +156,7 @@ def test_faces_known_are_the_packages_own(photos, packages) -> None:
 def test_deepface_gets_bgr_pictures_dlibs_weights_and_no_download(photos, tmp_path, monkeypatch) -> None:
     weights = tmp_path / "weights.dat"
     weights.write_bytes(b"weights")
-    monkeypatch.setattr(bench_verify, "dlib_weights", lambda cache: weights)
+    monkeypatch.setattr(verify_contenders, "dlib_weights", lambda cache: weights)
     monkeypatch.setenv("DEEPFACE_HOME", "")
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     paths = tuple(sorted(photos.glob("*/*.jpg"))[:2])
@@ -172,7 +173,7 @@ def test_deepface_gets_bgr_pictures_dlibs_weights_and_no_download(photos, tmp_pa
 
     package = types.SimpleNamespace(DeepFace=types.SimpleNamespace(verify=verify, extract_faces=extract_faces))
     monkeypatch.setitem(sys.modules, "deepface", package)
-    system = bench_verify.DeepFacePackage(Job(paths, Path(), tmp_path / "home"))
+    system = DeepFacePackage(Job(paths, Path(), tmp_path / "home"))
     kept = tmp_path / "home" / ".deepface" / "weights" / "dlib_face_recognition_resnet_model_v1.dat"
     assert kept.read_bytes() == b"weights" and os.environ["DEEPFACE_HOME"] == str(tmp_path / "home")
     assert system.whole() == system.cut() == Answer(0.04, 0.07, True)
@@ -191,7 +192,7 @@ def test_a_spread_is_the_median_and_quartiles() -> None:
 
 def test_the_first_turn_of_calls_is_not_timed() -> None:
     calls = []
-    assert len(bench_verify._seconds(lambda: calls.append(1), 3)) == 3 and len(calls) == 4
+    assert len(verify_contenders.seconds_of(lambda: calls.append(1), 3)) == 3 and len(calls) == 4
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -222,6 +223,6 @@ def test_help_needs_no_tensorflow() -> None:
         "assert not {'tensorflow', 'keras', 'deepface', 'face_recognition'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=bench_verify.ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=verify_contenders.ROOT, capture_output=True, text=True, check=True)
     assert "--rounds" in done.stdout
     assert done.stdout.startswith("usage: python -m apps.bench verify [-h] [OPTIONS] PATH PATH\n")
