@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 
 from apps import export as command
+from apps import export_parity
 from facekit import export
 from facekit.alignment import CropRecipe
 from facekit.bundle import read_network, read_record, write_record
@@ -37,8 +38,8 @@ FORMS = [
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorFlow is running already: its threads are set; times are not what is tested."""
     monkeypatch.setattr("facekit.runtime.limit_threads", lambda threads: None)
-    monkeypatch.setattr(command, "ROUNDS", 1)
-    monkeypatch.setattr(command, "CALLS", 2)
+    monkeypatch.setattr(export_parity, "ROUNDS", 1)
+    monkeypatch.setattr(export_parity, "CALLS", 2)
 
 
 @pytest.fixture
