@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import train
+import training_words
 from config import Config
 from facekit.bundle import read_network, read_record
 from facekit.dlib_source import LICENCE
@@ -160,10 +161,9 @@ def test_the_best_weights_between_start_and_best_are_kept(whole, capsys):
     assert record.figures["note"] == note
     card = (whole / "bundle" / "model_card.md").read_text()
     assert note in card and f"\n| TPR at FMR 0.05 | {max(values):.4g} |\n" in card
-    assert f"\n{note}\nThreshold " in train.closing_words(read_settings(whole / "config.json", Config), record)
-    assert f"  TPR {max(values):.4f} at FMR 0.05 (thresholds" in train.closing_words(
-        read_settings(whole / "config.json", Config), record
-    )
+    said = training_words.closing_words(read_settings(whole / "config.json", Config), record)
+    assert f"\n{note}\nThreshold " in said
+    assert f"  TPR {max(values):.4f} at FMR 0.05 (thresholds" in said
     start, best, kept = (
         read_network(path).get_weights()
         for path in (whole / "checkpoints" / "start.keras", whole / "checkpoints" / "best.keras", whole / "bundle")
