@@ -123,8 +123,8 @@ def overlap_words(seen: int | None) -> str:
     if seen is None:
         return "Overlap with the training people: unchecked."
     if seen:
-        return f"{seen} of these people trained this model or chose its threshold: this is no test of it."
-    return "None of these people trained this model or chose its threshold, by name."
+        return f"{seen} of these people trained this model or were held out in its run: this is no test of it."
+    return "None of these people trained this model or were held out in its run, by name."
 
 
 def by_embeddings(

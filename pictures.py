@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ from facekit.alignment import CropRecipe, crop_face
 from facekit.files import check_writable
 from facekit.images import SUFFIXES, Image, UnreadableImageError, as_stored, decode, read_image
 from facekit.manifest import CropFolder, Row
+
+LOGGER = logging.getLogger(__name__)
 
 # Crops read and embedded at once: bounds memory.
 PICTURES_AT_ONCE = 512
@@ -148,6 +152,7 @@ class PictureReader:
         if isinstance(images, Crops) and recipe is not None and not same_search(images.made.recipe, recipe):
             # Another choice of face: its landmarks are of no use, the originals are searched again.
             _refuse_lost_originals(images)
+            _say_recut(images.folder)
             images = Originals(Path(images.made.source), {name: row.path for name, row in images.rows.items()})
         if isinstance(images, Originals) and recipe is not None:
             images = _crop_originals(images, recipe, cache, aligner)
@@ -155,6 +160,7 @@ class PictureReader:
         self._again = isinstance(images, Crops) and recipe not in (None, images.made.recipe)
         if isinstance(images, Crops) and self._again:
             _refuse_lost_originals(images)
+            _say_recut(images.folder)
 
     def read(self, name: str) -> Image | None:
         """A picture's crop, or the whole picture for a model of whole pictures; None where there is no face."""
@@ -201,6 +207,12 @@ def _crop_originals(images: Originals, recipe: CropRecipe, cache: Path, aligner:
     if made is None:
         raise ValueError(f"{config.output_dir}: the crops just made are gone. Run the command again.")
     return Crops(config.output_dir, made, {name: rows[file] for name, file in images.files.items()})
+
+
+@cache
+def _say_recut(folder: Path) -> None:
+    """Tell, once a folder, that what is judged are not the crops as they lie there."""
+    LOGGER.warning("%s: crops of another recipe than the model's: their originals are cut anew.", folder)
 
 
 def _refuse_lost_originals(images: Crops) -> None:

@@ -183,6 +183,7 @@ def write_product(
     figures = measure(embedder(network, config))
     crops = crop_folder(config.train_dir)
     data, licence = origin(config, made)
+    learned = made.steps or made.cohort
     record = BundleRecord(
         name=config.name,
         created=f"{datetime.datetime.now():%Y-%m-%dT%H:%M:%S}",
@@ -194,7 +195,7 @@ def write_product(
         threshold=choose_threshold(config, held_out),
         training={
             "train_dir": str(config.train_dir),
-            "pictures": split.train.describe(),
+            "pictures": split.train.describe() if learned else "none: the network is as it started",
             "digest": split.train.digest,
             **made._asdict(),
             "weights": config.weights,

@@ -18,6 +18,7 @@ from facekit.files import check_writable
 from facekit.manifest import crop_folder
 from facekit.packed import is_packed
 from facekit.recutting import cut_alike, recut
+from pictures import same_search
 
 
 def recipe_of_weights(weights: str | None) -> CropRecipe | None:
@@ -78,9 +79,20 @@ def _cut(folder: Path, recipe: CropRecipe, kept: Path, aligner: Path) -> Path:
     check_writable(target.parent, "recut_dir")
     if made is not None:
         count = recut(folder, target, recipe)
-        print(f"{folder}: cut otherwise than `weights` wants; {count:,} crops made from the originals in {target}.")
+        now = f"{count:,} crops made from the originals" if count else "crops were made from the originals before"
+        print(f"{folder}: cut otherwise than `weights` wants; {now} in {target}.")
+        if not same_search(made.recipe, recipe):
+            print(
+                f"Their faces were found with {search_words(made.recipe)}, and the model will look for them so; "
+                f"`weights` had {search_words(recipe)}: to follow that, name the original pictures."
+            )
         return target
     return _crop(folder, recipe, target, aligner)
+
+
+def search_words(recipe: CropRecipe) -> str:
+    """Who finds faces, and from which confidence on."""
+    return f"detector {recipe.detector}, confidence {recipe.min_confidence:g} or more"
 
 
 def _crop(folder: Path, recipe: CropRecipe, target: Path, aligner: Path) -> Path:

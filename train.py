@@ -263,7 +263,8 @@ def train(config: Config, resume: bool = False) -> BundleRecord:
     print(opening_words(session, len(split.validation.people)), flush=True)
     fit(session, loader, held_out, more)
     record = write_product(config, split, held_out, more, made_by(session, held_out, more))
-    draw_map(folder, session.history.rows)
+    if session.steps_taken:
+        draw_map(folder, session.history.rows)
     return record
 
 

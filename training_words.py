@@ -142,4 +142,9 @@ def closing_words(config: Config, record: BundleRecord) -> str:
         f"Next: python evaluate.py --model {folder.bundle} --pairs PAIRS --images PICTURES\n"
         f"      python inference.py A.jpg B.jpg --model {folder.bundle}\n"
         f"      tensorboard --logdir {config.tensorboard_dir or config.runs_dir}"
+        + (
+            ""
+            if record.synthetic
+            else "\nWhere no --model is named, inference.py and evaluate.py take it from now on."
+        )
     )

@@ -2,7 +2,7 @@
 
 In:  a folder of crops; a JSON file of training settings that start from weights.
 Out: a run folder for each fold and seed below `output_dir`; study.json, table.md.
-Run: python -m apps.finetune_study data/lfw_dlib_crops --config configs/finetune_light.json --output_dir runs/study
+Run: python -m apps.finetune_study data/lfw_close --config configs/finetune_light.json --output_dir runs/study
 
 A fold's people neither train, nor validate, nor are in the cohort. Judged are all pairs among them, at most 5
 pictures a person: true-match rates at low false-match rates. Four networks of each run: its start and its tuned

@@ -129,6 +129,7 @@ class Study:
         best: name of the one with the highest true-match rate at `fmr`.
         chosen: of each fold of the pairs, the name of the best without the fold's people.
         shared: pairs with a person who is also in another fold's.
+        counts: people and pictures that compete, their genuine and impostor pairs, listed pairs.
         accuracy: on the pairs, with those.
         standard_error: of that.
         fmr: where mappings competed.
@@ -139,6 +140,7 @@ class Study:
     best: str
     chosen: list[str]
     shared: int
+    counts: tuple[int, ...]
     accuracy: float
     standard_error: float
     fmr: float
@@ -197,13 +199,15 @@ def embedded_once(
     if kept is not None and len(kept) == len(material.rows):
         return kept
     parts, lines = [], list(material.rows.values())
-    for start in tqdm(range(0, len(lines), AT_ONCE), desc=mapping.name, unit_scale=AT_ONCE, unit="images"):
-        crops = [
-            mapping.cut(read_image(material.folder / line.path), line.face.landmarks, recipe)
-            for line in lines[start : start + AT_ONCE]
-            if line.face is not None
-        ]
-        parts.append(embed(crops))
+    with tqdm(total=len(lines), desc=mapping.name, unit="images") as bar:
+        for start in range(0, len(lines), AT_ONCE):
+            crops = [
+                mapping.cut(read_image(material.folder / line.path), line.face.landmarks, recipe)
+                for line in lines[start : start + AT_ONCE]
+                if line.face is not None
+            ]
+            parts.append(embed(crops))
+            bar.update(len(crops))
     rows = np.concatenate(parts)
     with written_aside(file) as aside, aside.open("wb") as stream:
         np.save(stream, rows)
@@ -305,6 +309,12 @@ def table(found: Study) -> str:
         rates = ("too few pairs" if np.isnan(value) else f"{value:.4f}" for value in result.rates)
         cells = [result.name, *rates, accuracy]
         lines.append(row([f"**{cell}**" for cell in cells] if result.name == found.best else cells))
+    people, pictures, genuine, impostors, listed = found.counts
+    lines += [
+        "",
+        f"TPR: all {genuine:,} genuine and {impostors:,} impostor pairs of {pictures:,} pictures of {people:,} "
+        f"people. Accuracy: {listed:,} listed pairs.",
+    ]
     shared = f" ({found.shared:,} pairs share a person with another fold)" if found.shared else ""
     counts = ", ".join(f"{name} {found.chosen.count(name)} times" for name in dict.fromkeys(found.chosen))
     lines += [
@@ -329,7 +339,8 @@ def judge(embeddings: Mapping[str, NDArray[np.float32]], material: Material, fmr
     far = {name: distances(rows, material) for name, rows in embeddings.items()}
     everyone = np.ones(len(material.people), np.bool_)
     refuse_too_few(material.people, fmr, "in these pictures")
-    impostors = _pair_counts(material.people)[1]
+    genuine, impostors = _pair_counts(material.people)
+    counts = len({*material.people}), len(material.people), genuine, impostors, len(same)
     results = []
     for name, rows in embeddings.items():
         fold = kfold_accuracy(far[name], same, folds.folds)
@@ -339,7 +350,7 @@ def judge(embeddings: Mapping[str, NDArray[np.float32]], material: Material, fmr
         results.append(Result(name, rates, fold.accuracy, fold.standard_error))
     best = max(embeddings, key=lambda name: rate(embeddings[name], material, everyone, fmr))
     chosen = choose_without(embeddings, material, folds, fmr)
-    return Study(results, best, chosen, folds.shared, *judge_chosen(far, chosen, same, folds), fmr, flip)
+    return Study(results, best, chosen, folds.shared, counts, *judge_chosen(far, chosen, same, folds), fmr, flip)
 
 
 def study(command: MappingCommand) -> str:

@@ -219,6 +219,8 @@ def test_without_an_epoch_the_start_gets_a_threshold_and_a_cohort(crops, tmp_pat
     # There is no curve of no epochs.
     assert "learning_curve" not in told.split("0 epochs")[1]
     assert not (tmp_path / "as-it-is" / "learning_curve.png").exists()
+    assert "epoch by epoch" not in told.split("0 epochs")[1]
+    assert "Without --model, inference.py and evaluate.py take it from now on." in told
     assert record.threshold and record.training["steps"] == 0
     kept = without_cohort(read_network(tmp_path / "as-it-is" / "bundle"))
     for found, given in zip(kept.get_weights(), without_cohort(read_network(start)).get_weights(), strict=True):
@@ -229,5 +231,6 @@ def test_without_an_epoch_the_start_gets_a_threshold_and_a_cohort(crops, tmp_pat
     assert "\nOf no use here: " in capsys.readouterr().out
     record = read_record(tmp_path / "as-it-is" / "bundle")
     assert (record.training["cohort"], record.training["candidates"]) == (0, 1) and "note" not in record.figures
+    assert record.training["pictures"] == "none: the network is as it started"
     with pytest.raises(ValueError, match="`epochs` 0 leaves the network as it starts, so it needs `weights`"):
         Config(epochs=0)

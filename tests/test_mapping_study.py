@@ -184,6 +184,9 @@ def test_a_small_study_from_end_to_end_goes_on_where_it_stopped(folder, bundle, 
         set(read_pairs(folder / "pairs.csv").people()[0])
     )
     assert "Flips not averaged" in said and "too few pairs" in said
+    material = read_material(folder / "crops", folder / "pairs.csv", 5)
+    counts = len({*material.people}), len(material.people)
+    assert f"impostor pairs of {counts[1]} pictures of {counts[0]} people. Accuracy: 12 listed pairs." in said
     (kept,) = (folder / "study").glob("*/4-2-1x1.1.npy")
     kept.write_bytes(kept.read_bytes()[:100])
     cut = []

@@ -70,7 +70,9 @@ def test_training_takes_crops_as_its_weights_want_them(usual, photos, tmp_path, 
     settings = {"backbone": "dlib_resnet29", "image_size": 150, "weights": "dlib", "recut_dir": tmp_path}
     config = cut_for_weights(Config(train_dir=usual, **settings))
     assert config.train_dir.parent == tmp_path and manifest.crop_folder(config.train_dir).recipe.size == 150
-    assert "cut otherwise than `weights` wants" in capsys.readouterr().out
+    assert f"{usual}: cut otherwise than `weights` wants; 32 crops made" in capsys.readouterr().out
+    assert cut_for_weights(Config(train_dir=usual, **settings)) == config
+    assert "wants; crops were made from the originals before in" in capsys.readouterr().out
     assert cut_for_weights(config) == config, "cut so already"
     assert "expect less of the start" not in capsys.readouterr().out
     small = Config(train_dir=config.train_dir, **{**settings, "image_size": 112})
@@ -90,7 +92,7 @@ def test_training_takes_crops_as_its_weights_want_them(usual, photos, tmp_path, 
 
 
 def test_a_recipe_of_exact_landmarks_is_followed_from_originals_and_accepts_older_crops(
-    usual, photos, tmp_path, monkeypatch
+    usual, photos, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr("recutting.recipe_of_weights", lambda _weights: EXACT)
     settings = {"backbone": "dlib_resnet29", "image_size": 150, "weights": "dlib", "recut_dir": tmp_path}
@@ -98,12 +100,20 @@ def test_a_recipe_of_exact_landmarks_is_followed_from_originals_and_accepts_olde
     assert manifest.crop_folder(originals.train_dir).recipe == EXACT
     older = cut_for_weights(Config(train_dir=usual, **settings))
     assert manifest.crop_folder(older.train_dir).recipe == WANTED, "found as they were, in whole pixels"
+    assert (
+        "Their faces were found with detector mtcnn, confidence 0.9 or more, and the model will look for them so; "
+        "`weights` had detector mtcnn:exact, confidence 0.9 or more: to follow that, name the original pictures."
+    ) in capsys.readouterr().out
     assert cut_for_weights(older) == older
 
 
-def test_evaluations_search_the_originals_of_older_crops_for_exact_landmarks(usual, photos, tmp_path):
+def test_evaluations_search_the_originals_of_older_crops_for_exact_landmarks(usual, photos, tmp_path, caplog):
     names = sorted(path.relative_to(photos).as_posix() for path in photos.glob("*/*.jpg"))[:4]
     reader = PictureReader(EXACT, find_images(usual, names), tmp_path)
+    assert f"{usual}: crops of another recipe than the model's: their originals are cut anew." in caplog.text
+    caplog.clear()
+    PictureReader(EXACT, find_images(usual, names), tmp_path)
+    assert not caplog.text, "once is enough"
     (cache,) = tmp_path.iterdir()
     assert manifest.crop_folder(cache).recipe == EXACT
     (found,) = Verifier.find(_exact_verifier(), [read_image(photos / names[0])])
