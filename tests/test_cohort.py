@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from facekit.litert_network import LiteRTEmbedder, write_litert
 from facekit.onnx_network import OnnxEmbedder, write_onnx
 from facekit.weights import load_weights
 from tests.test_train import arguments
+from training_words import closing_words
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -220,7 +222,9 @@ def test_without_an_epoch_the_start_gets_a_threshold_and_a_cohort(crops, tmp_pat
     assert "learning_curve" not in told.split("0 epochs")[1]
     assert not (tmp_path / "as-it-is" / "learning_curve.png").exists()
     assert "epoch by epoch" not in told.split("0 epochs")[1]
-    assert "Without --model, inference.py and evaluate.py take it from now on." in told
+    default = "Without --model, inference.py and evaluate.py take it from now on."
+    assert default not in told, "a model of drawn faces is never the default"
+    assert default in closing_words(Config(), replace(record, synthetic=False))
     assert record.threshold and record.training["steps"] == 0
     kept = without_cohort(read_network(tmp_path / "as-it-is" / "bundle"))
     for found, given in zip(kept.get_weights(), without_cohort(read_network(start)).get_weights(), strict=True):
