@@ -222,7 +222,7 @@ def test_without_an_epoch_the_start_gets_a_threshold_and_a_cohort(crops, tmp_pat
     assert "learning_curve" not in told.split("0 epochs")[1]
     assert not (tmp_path / "as-it-is" / "learning_curve.png").exists()
     assert "epoch by epoch" not in told.split("0 epochs")[1]
-    default = "Without --model, inference.py and evaluate.py take it from now on."
+    default = "Where no --model is named, inference.py and evaluate.py take it from now on."
     assert default not in told, "a model of drawn faces is never the default"
     assert default in closing_words(Config(), replace(record, synthetic=False))
     assert record.threshold and record.training["steps"] == 0
